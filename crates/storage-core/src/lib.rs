@@ -1,1 +1,68 @@
-//! Core.
+//! Records, queues and blobs behind one set of traits.
+//!
+//! Two words carry the architecture. A **backend** is what a backend crate implements: [`RecordBackend`], [`QueueBackend`],
+//! [`BlobBackend`], small traits without retries or conveniences. A **store** is what an application holds: `RecordStore`,
+//! `QueueStore`, `BlobStore`, cheap-to-clone structs over an `Arc<dyn …Backend>` in which every shared behaviour is written once.
+//!
+//! ```
+//! use storage_core::{Batch, Expect, Filter, Query, fields};
+//! use serde_json::json;
+//!
+//! let accounts = "accounts".parse()?;
+//! let batch = Batch::new().put(&accounts, "alice", fields(json!({"cents": 50})), Expect::Absent);
+//! let query = Query::table("accounts")?.filter(Filter::ge("cents", 10)?).descending("cents")?;
+//! # let _ = (batch, query);
+//! # Ok::<(), storage_core::Error>(())
+//! ```
+
+mod backend;
+mod batch;
+pub mod blob;
+mod capability;
+pub mod clock;
+mod driver;
+mod error;
+mod filter;
+mod key;
+pub mod message;
+mod name;
+mod query;
+mod record;
+mod schema;
+mod secret;
+pub mod value;
+
+pub use backend::{BlobBackend, QueueBackend, RecordBackend};
+pub use batch::{Applied, Atomicity, Batch, Expect, MAX_BATCH, Write, merge};
+pub use blob::{
+    BlobAttributes, BlobBody, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ByteStream, ETag, GetOptions,
+    ListOptions, PutMode, PutOptions, SignedAccess,
+};
+pub use capability::{BackendInfo, BlobCapabilities, QueueCapabilities, RecordCapabilities, require};
+pub use clock::Clock;
+pub use driver::{Backends, Driver, DriverConfig, OptionSpec, Surfaces, url_scheme};
+pub use error::{Error, ErrorKind, Result, ResultExt};
+pub use filter::{Filter, MAX_FILTER_DEPTH, MAX_FILTER_TERMS};
+pub use key::{Key, KeyPart, MAX_KEY_LEN};
+pub use message::{
+    Attributes, Count, Delivery, Message, MessageId, MessageUpdate, NewMessage, QueueSpec, QueueStats, Receipt, Receive, Sent,
+};
+pub use name::{ColumnName, IndexName, MAX_NAME_LEN, QueueName, TableName};
+pub use query::{Cursor, Direction, MAX_ORDER, MAX_PAGE, Order, Page, PageToken, Query};
+pub use record::{Fields, Record, Version, fields, part_value};
+pub use schema::{
+    Column, ColumnRef, ColumnType, History, Index, KeyColumn, KeyType, MAX_COLUMNS, MAX_INDEXES, RESERVED_TABLE_PREFIX,
+    SchemaBuilder, SchemaChange, TableSchema, Undeclared,
+};
+pub use secret::Secret;
+
+/// The candidate that `name` was probably meant to be.
+#[must_use]
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(similarity, _)| *similarity > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}

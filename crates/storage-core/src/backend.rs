@@ -1,0 +1,191 @@
+//! The traits that a backend implements.
+//!
+//! They are small on purpose: no retries, no conveniences. Whatever can be written once stands in the stores
+//! ([`RecordStore`](crate::RecordStore), [`QueueStore`](crate::QueueStore), [`BlobStore`](crate::BlobStore)), which also check and canonicalize all input, so that
+//! a backend is given good names, canonical values and requests within its declared capabilities.
+//!
+//! Every method must be safe to cancel: a dropped future leaves the store as if the call had either happened or not, and holds no
+//! lock, transaction or connection.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::batch::Batch;
+use crate::blob::{
+    BlobBody, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, GetOptions, ListOptions, PutMode, PutOptions, SignedAccess,
+};
+use crate::capability::{BackendInfo, BlobCapabilities, QueueCapabilities, RecordCapabilities};
+use crate::message::{Delivery, Message, MessageUpdate, NewMessage, QueueSpec, QueueStats, Receipt, Receive, Sent};
+use crate::{Error, Key, Page, Query, QueueName, Record, Result, SchemaChange, Secret, TableName, TableSchema, Version};
+
+/// Records in tables.
+///
+/// Missing tables are [`NotFound`](crate::ErrorKind::NotFound) everywhere, but for `drop_table`.
+#[async_trait]
+pub trait RecordBackend: Debug + Send + Sync + 'static {
+    /// Which backend this is.
+    fn info(&self) -> &BackendInfo;
+
+    /// What it can do.
+    fn capabilities(&self) -> &RecordCapabilities;
+
+    /// Creates a table. `false`: it was there with the same schema. One that was there with another is
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) (letter case does not distinguish tables).
+    async fn create_table(&self, schema: &TableSchema) -> Result<bool>;
+
+    /// Changes a table and keeps its records: wholly or not at all.
+    async fn alter_table(&self, table: &TableName, change: &SchemaChange) -> Result<()>;
+
+    /// Removes a table with its records and their history. `false`: there was none.
+    async fn drop_table(&self, table: &TableName) -> Result<bool>;
+
+    /// All tables, by name.
+    async fn tables(&self) -> Result<Vec<TableSchema>>;
+
+    /// The records with these keys, in the keys' order, all as of one moment.
+    async fn get(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>>;
+
+    /// One page. `query` is canonical.
+    async fn scan(&self, query: &Query) -> Result<Page>;
+
+    /// How many records match `query`'s filter; its order, limit and token don't count.
+    async fn count(&self, query: &Query) -> Result<u64>;
+
+    /// Does all writes in order, or none. Answers each with the version that is there afterwards (after a delete: that was there before),
+    /// [`Version::NONE`] where there is no record. An error names the failed write.
+    async fn commit(&self, batch: Batch) -> Result<Vec<Version>>;
+
+    /// The kept versions of a record, newest first.
+    async fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Record>>;
+
+    /// Writes a consistent copy of the whole store to `to`, which must not exist, while others go on writing.
+    async fn backup(&self, to: &Path) -> Result<()>;
+
+    /// Asks for a sign of life.
+    async fn ping(&self) -> Result<()>;
+
+    /// Finishes what is under way and lets go of everything. Later calls may fail with [`Unavailable`](crate::ErrorKind::Unavailable).
+    async fn close(&self) -> Result<()>;
+}
+
+/// Queues of messages.
+///
+/// Missing queues are [`NotFound`](crate::ErrorKind::NotFound) everywhere, but for `delete_queue`. Where [`dead_letter`](QueueCapabilities::dead_letter) is
+/// declared, each queue `q` has a companion `q-dead` ([`QueueName::dead_letter`]) that comes and goes with it: it takes part in everything but
+/// `create_queue`, `delete_queue`, `send` and `queues`, its messages have neither cap nor time to live.
+#[async_trait]
+pub trait QueueBackend: Debug + Send + Sync + 'static {
+    /// Which backend this is.
+    fn info(&self) -> &BackendInfo;
+
+    /// What it can do.
+    fn capabilities(&self) -> &QueueCapabilities;
+
+    /// Creates a queue. `false`: it was there with the same spec; with another: [`AlreadyExists`](crate::ErrorKind::AlreadyExists).
+    async fn create_queue(&self, queue: &QueueName, spec: &QueueSpec) -> Result<bool>;
+
+    /// Removes a queue with its messages and dead letters. `false`: there was none.
+    async fn delete_queue(&self, queue: &QueueName) -> Result<bool>;
+
+    /// All queues but the dead-letter companions, by name.
+    async fn queues(&self) -> Result<Vec<QueueName>>;
+
+    /// How the queue was created. For a dead-letter companion: no cap.
+    async fn queue_spec(&self, queue: &QueueName) -> Result<QueueSpec>;
+
+    /// Sends all messages or none, in order.
+    async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>>;
+
+    /// Leases messages: higher priorities first, then the oldest. Waits for the first one as long as asked; cancelled meanwhile, it leaves at most
+    /// a lease that runs out.
+    async fn receive(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>>;
+
+    /// Removes messages for good, each on its own: `Ok` where it was removed or was gone already, [`LeaseLost`](crate::ErrorKind::LeaseLost) where the
+    /// receipt is not the message's newest (also after it became a dead letter).
+    async fn delete(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>>;
+
+    /// Changes a leased message and answers with its new receipt. [`LeaseLost`](crate::ErrorKind::LeaseLost) for a stale receipt and for a message that is gone.
+    async fn update(&self, queue: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt>;
+
+    /// Makes a leased message a dead letter, for `reason`. [`LeaseLost`](crate::ErrorKind::LeaseLost) as for `update`.
+    async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()>;
+
+    /// Sends up to `max` dead letters of `queue` home, oldest first: no longer dead attributes, no deliveries, no time to live, same id. Answers how many.
+    async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64>;
+
+    /// Looks at up to `max` ready messages in the order in which they would be received, without taking them.
+    async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>>;
+
+    /// How full the queue is.
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats>;
+
+    /// Removes all messages, leased and delayed ones too, not the dead letters. Answers how many.
+    async fn purge(&self, queue: &QueueName) -> Result<u64>;
+
+    /// Asks for a sign of life.
+    async fn ping(&self) -> Result<()>;
+
+    /// Finishes what is under way and lets go of everything. Waiting receives end empty.
+    async fn close(&self) -> Result<()>;
+}
+
+/// Blobs in one container: a bucket, or a file system root.
+///
+/// Missing blobs are [`NotFound`](crate::ErrorKind::NotFound) for `get`, `head` and `copy`.
+#[async_trait]
+pub trait BlobBackend: Debug + Send + Sync + 'static {
+    /// Which backend this is.
+    fn info(&self) -> &BackendInfo;
+
+    /// What it can do.
+    fn capabilities(&self) -> &BlobCapabilities;
+
+    /// Creates the container. `false`: it was there.
+    async fn create_container(&self) -> Result<bool>;
+
+    /// Writes a blob wholly or not at all; readers see the old or the new one, never a mixture.
+    async fn put(&self, path: &BlobPath, body: BlobBody, options: &PutOptions) -> Result<BlobMeta>;
+
+    /// Reads a blob. The bytes are all of one state of it, whoever writes meanwhile, or the stream fails.
+    async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead>;
+
+    /// Size, mark and attributes.
+    async fn head(&self, path: &BlobPath) -> Result<BlobMeta>;
+
+    /// Removes a blob. `false`: there was none. With `if_match`, a blob with another mark, or none, is a [`Conflict`](crate::ErrorKind::Conflict).
+    async fn delete(&self, path: &BlobPath, if_match: Option<&ETag>) -> Result<bool>;
+
+    /// Copies a blob within the container, attributes included.
+    async fn copy(&self, from: &BlobPath, to: &BlobPath, mode: &PutMode) -> Result<BlobMeta>;
+
+    /// Lists blobs in bytewise order of their paths ([`BlobEntry::sort_key`]). What is written or removed meanwhile may or may not show.
+    fn list(&self, options: &ListOptions) -> BoxStream<'static, Result<BlobEntry>>;
+
+    /// The blob's address for other programs, without credentials: `file:///…`, `s3://…`.
+    fn uri(&self, path: &BlobPath) -> String;
+
+    /// A URL that allows whoever has it to read or write the blob for so long.
+    async fn signed_url(&self, path: &BlobPath, access: SignedAccess, expires_in: Duration) -> Result<Secret> {
+        let _ = (access, expires_in);
+        Err(Error::unsupported("this backend has no signed URLs")
+            .with_operation("blobs.signed_url")
+            .with_subject(path)
+            .with_backend(self.info()))
+    }
+
+    /// What engines such as delta-rs, Polars or Spark need to open the same data: their option names, with secrets.
+    fn storage_options(&self) -> BTreeMap<String, Secret> {
+        BTreeMap::new()
+    }
+
+    /// Asks for a sign of life.
+    async fn ping(&self) -> Result<()>;
+
+    /// Finishes what is under way and lets go of everything.
+    async fn close(&self) -> Result<()>;
+}
