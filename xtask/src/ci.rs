@@ -182,7 +182,19 @@ fn dependencies(workspace: &Workspace) -> Result<Ended> {
         println!("{remark}");
     }
     let checks: &[&str] = if advisories { &["advisories"] } else { &[] };
-    let well = deny(&[&["check", "bans", "licenses", "sources"], checks].concat())?;
+    let well = deny(
+        &[
+            &[
+                "check",
+                "--hide-inclusion-graph",
+                "bans",
+                "licenses",
+                "sources",
+            ],
+            checks,
+        ]
+        .concat(),
+    )?;
     Ok((one(well).0, remark))
 }
 

@@ -12,7 +12,7 @@ use crate::lines::Parser;
 use crate::plan::Selection;
 use crate::process;
 use crate::report::{Binary, Case, Kind, Outcome};
-use crate::runner::{Session, failed_run};
+use crate::runner::{NOT_COMPILED, Session, failed_run};
 use crate::workspace::Workspace;
 
 /// Runs the selected tests.
@@ -27,7 +27,7 @@ pub(crate) fn run(session: &Session<'_>, selection: &Selection) -> Result<Vec<Ca
     build.args(["--no-run", "--message-format", "json-render-diagnostics"]);
     let (status, text) = process::output(build)?;
     if !status.success() {
-        return Ok(vec![failed_run(selection, "does not compile")]);
+        return Ok(vec![failed_run(selection, NOT_COMPILED)]);
     }
     let mut command = session.cargo();
     command
@@ -60,7 +60,12 @@ pub(crate) fn run_docs(session: &Session<'_>, packages: &[String]) -> Result<Vec
     }
     let mut command = session.cargo();
     command.args(["test", "--doc", "--all-features", "--no-fail-fast"]);
-    command.args(names.iter().flat_map(|name| ["-p", name]));
+    if packages.is_empty() {
+        // Not a list of packages: the same features as for the other tests, so nothing is compiled twice.
+        command.arg("--workspace");
+    } else {
+        command.args(names.iter().flat_map(|name| ["-p", name]));
+    }
     let libraries = workspace
         .packages
         .iter()

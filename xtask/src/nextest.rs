@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::plan::Selection;
 use crate::report::{Binary, Case, Kind, Outcome};
-use crate::runner::{Session, failed_run, ignored};
+use crate::runner::{NOT_COMPILED, Session, failed_run, ignored};
 use crate::{Failure, Result, doing, process};
 
 /// Set up in `.config/nextest.toml`.
@@ -27,7 +27,7 @@ pub(crate) fn run(session: &Session<'_>, selection: &Selection) -> Result<Vec<Ca
         Some(Listed::default())
     };
     let Some(listed) = listed else {
-        return Ok(vec![failed_run(selection, "does not compile")]);
+        return Ok(vec![failed_run(selection, NOT_COMPILED)]);
     };
     // nextest keeps its reports here whatever the target folder is.
     let report = session

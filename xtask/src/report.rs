@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Integration,
     /// In the documentation.
     Doc,
+    /// No test: the test runner itself, which can fail too.
+    Runner,
 }
 
 /// A test binary.
@@ -97,6 +99,7 @@ pub(crate) fn group(binary: &Binary, test: &str) -> Group {
         Kind::Unit => "unit",
         Kind::Integration => binary.name.as_str(),
         Kind::Doc => "doc",
+        Kind::Runner => "runner",
     };
     Group {
         rank: usize::MAX,
@@ -245,7 +248,7 @@ fn full_name(case: &Case) -> String {
         name,
     } = &case.binary;
     match kind {
-        Kind::Unit => format!("{package} {}", case.name),
+        Kind::Unit | Kind::Runner => format!("{package} {}", case.name),
         Kind::Integration => format!("{package}::{name} {}", case.name),
         Kind::Doc => format!("{package} doc {}", case.name),
     }

@@ -83,7 +83,7 @@ impl<'a> Session<'a> {
         libtest::run_docs(self, packages)
     }
 
-    /// Marks the tests that said they could not run, and removes the log.
+    /// Marks the tests that said they could not run.
     ///
     /// # Errors
     ///
@@ -97,9 +97,14 @@ impl<'a> Session<'a> {
             )
         })?;
         skips::apply(cases, skips::parse(&String::from_utf8_lossy(&log)));
-        // Nobody misses it, and the next run writes its own.
-        _ = std::fs::remove_file(&self.skip_log);
         Ok(())
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        // If it stays, nothing reads it: the next run has a log of its own.
+        _ = std::fs::remove_file(&self.skip_log);
     }
 }
 
@@ -116,6 +121,9 @@ pub(crate) fn ignored(test: &str, reason: &str) -> Option<Outcome> {
     Some(Outcome::Skipped(reason))
 }
 
+/// What the failure is called when tests or examples do not compile.
+pub(crate) const NOT_COMPILED: &str = "does not compile, see above";
+
 /// A failure that belongs to no single test, as a case of its own.
 pub(crate) fn failed_run(selection: &Selection, what: &str) -> Case {
     let package = selection
@@ -124,12 +132,12 @@ pub(crate) fn failed_run(selection: &Selection, what: &str) -> Case {
         .map_or("workspace", String::as_str);
     let binary = Binary {
         package: package.to_owned(),
-        kind: Kind::Unit,
+        kind: Kind::Runner,
         name: String::new(),
     };
     Case {
         binary,
-        name: format!("({what})"),
+        name: what.to_owned(),
         outcome: Outcome::Failed,
         time: Duration::ZERO,
     }

@@ -2,7 +2,7 @@
 
 use crate::args::TestOptions;
 use crate::report::{Case, Tally, render};
-use crate::runner::Session;
+use crate::runner::{NOT_COMPILED, Session};
 use crate::workspace::Workspace;
 use crate::{Failure, Result, plan, provision};
 
@@ -29,7 +29,9 @@ pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<Tally>
     for selection in &selections {
         cases.extend(session.run(selection)?);
     }
-    if options.runner.is_empty() {
+    // Examples in the documentation of what does not compile would only say so again.
+    let compiled = cases.iter().all(|case| case.name != NOT_COMPILED);
+    if compiled && options.runner.is_empty() {
         let packages = selections
             .first()
             .map(|selection| selection.packages.clone())
