@@ -39,13 +39,8 @@ pub(crate) struct TestOptions {
     pub(crate) runner: Vec<String>,
 }
 
-const COMMANDS: [(&str, Topic); 5] = [
-    ("test", Topic::Test),
-    ("ci", Topic::Ci),
-    ("matrix", Topic::Matrix),
-    ("bench", Topic::Bench),
-    ("docs", Topic::Docs),
-];
+const COMMANDS: [(&str, Topic); 5] =
+    [("test", Topic::Test), ("ci", Topic::Ci), ("matrix", Topic::Matrix), ("bench", Topic::Bench), ("docs", Topic::Docs)];
 const TEST_OPTIONS: [&str; 5] = ["--all", "--backend", "--no-servers", "--soak", "--help"];
 
 /// Reads the arguments after `cargo xtask`.
@@ -54,18 +49,11 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command> {
         return Ok(Command::Help(Topic::All));
     };
     if is_help(name) {
-        return Ok(Command::Help(
-            rest.first().map_or(Ok(Topic::All), |name| topic(name))?,
-        ));
+        return Ok(Command::Help(rest.first().map_or(Ok(Topic::All), |name| topic(name))?));
     }
     let topic = topic(name)?;
     // Arguments of `bench` belong to the benchmarks, their `--help` too.
-    if topic != Topic::Bench
-        && rest
-            .iter()
-            .take_while(|argument| *argument != "--")
-            .any(|argument| is_help(argument))
-    {
+    if topic != Topic::Bench && rest.iter().take_while(|argument| *argument != "--").any(|argument| is_help(argument)) {
         return Ok(Command::Help(topic));
     }
     match topic {
@@ -82,10 +70,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command> {
 }
 
 /// The one of `names` that was probably meant.
-pub(crate) fn nearest<'a>(
-    wrong: &str,
-    names: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
@@ -98,19 +83,12 @@ fn topic(name: &str) -> Result<Topic> {
     if let Some((_, topic)) = COMMANDS.iter().find(|(known, _)| *known == name) {
         return Ok(*topic);
     }
-    Err(unknown(
-        "command",
-        name,
-        COMMANDS.iter().map(|(known, _)| *known),
-    ))
+    Err(unknown("command", name, COMMANDS.iter().map(|(known, _)| *known)))
 }
 
 fn unknown<'a>(what: &str, wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Failure {
-    let hint =
-        nearest(wrong, names).map_or_else(String::new, |name| format!("; did you mean '{name}'?"));
-    Failure::Usage(format!(
-        "unknown {what} '{wrong}'{hint} (`cargo xtask --help` lists what there is)"
-    ))
+    let hint = nearest(wrong, names).map_or_else(String::new, |name| format!("; did you mean '{name}'?"));
+    Failure::Usage(format!("unknown {what} '{wrong}'{hint} (`cargo xtask --help` lists what there is)"))
 }
 
 fn is_help(argument: &str) -> bool {
@@ -120,9 +98,7 @@ fn is_help(argument: &str) -> bool {
 fn nothing_more(command: &str, rest: &[String]) -> Result<()> {
     match rest.first() {
         None => Ok(()),
-        Some(first) => Err(Failure::Usage(format!(
-            "`cargo xtask {command}` takes no argument, but got '{first}'"
-        ))),
+        Some(first) => Err(Failure::Usage(format!("`cargo xtask {command}` takes no argument, but got '{first}'"))),
     }
 }
 
@@ -144,8 +120,7 @@ fn test_options(arguments: &[String]) -> Result<TestOptions> {
     }
     if options.all && options.no_servers {
         return Err(Failure::Usage(
-            "--all runs everything and --no-servers leaves the servers out: choose one of them"
-                .to_owned(),
+            "--all runs everything and --no-servers leaves the servers out: choose one of them".to_owned(),
         ));
     }
     Ok(options)
@@ -155,36 +130,23 @@ fn unknown_option(option: &str) -> Failure {
     if option.starts_with('-') {
         return unknown("option", option, TEST_OPTIONS);
     }
-    Failure::Usage(format!(
-        "unexpected argument '{option}'; arguments for the test runner come after `--`"
-    ))
+    Failure::Usage(format!("unexpected argument '{option}'; arguments for the test runner come after `--`"))
 }
 
 fn matrix_options(arguments: &[String]) -> Result<Command> {
     let options = test_options(arguments)?;
-    let plain = TestOptions {
-        backend: options.backend.clone(),
-        ..TestOptions::default()
-    };
+    let plain = TestOptions { backend: options.backend.clone(), ..TestOptions::default() };
     if options != plain {
-        return Err(Failure::Usage(
-            "`cargo xtask matrix` takes no option but --backend".to_owned(),
-        ));
+        return Err(Failure::Usage("`cargo xtask matrix` takes no option but --backend".to_owned()));
     }
-    Ok(Command::Matrix {
-        backend: options.backend,
-    })
+    Ok(Command::Matrix { backend: options.backend })
 }
 
 /// Accepts `sqlite` and, because it is what the folders are called, `storage-sqlite`.
 fn backend_name(value: Option<&String>) -> Result<String> {
-    let name = value
-        .map(|value| value.strip_prefix("storage-").unwrap_or(value))
-        .unwrap_or_default();
+    let name = value.map(|value| value.strip_prefix("storage-").unwrap_or(value)).unwrap_or_default();
     if name.is_empty() || name.starts_with('-') {
-        return Err(Failure::Usage(
-            "--backend needs a name, for example `--backend sqlite`".to_owned(),
-        ));
+        return Err(Failure::Usage("--backend needs a name, for example `--backend sqlite`".to_owned()));
     }
     Ok(name.to_owned())
 }
@@ -194,12 +156,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Command> {
-        parse(
-            &line
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>(),
-        )
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     }
 
     fn usage(line: &str) -> String {
@@ -230,10 +187,7 @@ mod tests {
         };
         let line = "test --all --backend sqlite --soak -- --help --all";
         assert_eq!(parsed(line).unwrap(), Command::Test(expected));
-        let Command::Test(options) = parsed("test --backend=storage-fs --no-servers").unwrap()
-        else {
-            panic!("not test")
-        };
+        let Command::Test(options) = parsed("test --backend=storage-fs --no-servers").unwrap() else { panic!("not test") };
         assert_eq!(options.backend.as_deref(), Some("fs"));
         assert!(options.no_servers);
     }

@@ -11,10 +11,7 @@ use crate::{Failure, Result, process};
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<bool> {
     let manifest = workspace.root.join("benches/Cargo.toml");
     if !manifest.exists() {
-        return Err(Failure::Failed(format!(
-            "there are no benchmarks: {} does not exist",
-            manifest.display()
-        )));
+        return Err(Failure::Failed(format!("there are no benchmarks: {} does not exist", manifest.display())));
     }
     let mut command = workspace.cargo();
     // A workspace of its own: its settings and its lock file are those of its folder.

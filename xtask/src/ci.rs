@@ -46,12 +46,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tally> {
                 (one(false).0, message)
             }
         };
-        done.push(Step {
-            name,
-            tally,
-            remark,
-            time: start.elapsed(),
-        });
+        done.push(Step { name, tally, remark, time: start.elapsed() });
     }
     println!("\n{}\n", table(&done).render());
     Ok(sum(&done))
@@ -66,50 +61,22 @@ fn sum(steps: &[Step]) -> Tally {
 }
 
 fn table(steps: &[Step]) -> Table {
-    let head = [
-        ("step", Align::Left),
-        ("result", Align::Left),
-        ("passed", Align::Right),
-        ("failed", Align::Right),
-    ];
-    let mut table = Table::new(
-        head.into_iter()
-            .chain([("time", Align::Right), ("remark", Align::Left)]),
-    );
+    let head = [("step", Align::Left), ("result", Align::Left), ("passed", Align::Right), ("failed", Align::Right)];
+    let mut table = Table::new(head.into_iter().chain([("time", Align::Right), ("remark", Align::Left)]));
     let row = |name: &str, tally: Tally, time: Duration, remark: &str| {
         let result = if tally.failed == 0 { "ok" } else { "FAILED" };
-        let numbers = [
-            result.to_owned(),
-            tally.passed.to_string(),
-            tally.failed.to_string(),
-            seconds(time),
-        ];
-        std::iter::once(name.to_owned())
-            .chain(numbers)
-            .chain([remark.to_owned()])
-            .collect()
+        let numbers = [result.to_owned(), tally.passed.to_string(), tally.failed.to_string(), seconds(time)];
+        std::iter::once(name.to_owned()).chain(numbers).chain([remark.to_owned()]).collect()
     };
     for step in steps {
         table.row(row(step.name, step.tally, step.time, &step.remark));
     }
-    table.foot(row(
-        "total",
-        sum(steps),
-        steps.iter().map(|step| step.time).sum(),
-        "",
-    ));
+    table.foot(row("total", sum(steps), steps.iter().map(|step| step.time).sum(), ""));
     table
 }
 
 fn one(well: bool) -> Ended {
-    (
-        Tally {
-            passed: usize::from(well),
-            failed: usize::from(!well),
-            skipped: 0,
-        },
-        "",
-    )
+    (Tally { passed: usize::from(well), failed: usize::from(!well), skipped: 0 }, "")
 }
 
 fn succeeded(command: Command) -> Result<bool> {
@@ -122,14 +89,7 @@ fn format(workspace: &Workspace) -> Result<Ended> {
     let mut well = succeeded(command)?;
     if workspace.root.join("benches/Cargo.toml").exists() {
         let mut command = workspace.cargo();
-        command.args([
-            "fmt",
-            "--all",
-            "--manifest-path",
-            "benches/Cargo.toml",
-            "--",
-            "--check",
-        ]);
+        command.args(["fmt", "--all", "--manifest-path", "benches/Cargo.toml", "--", "--check"]);
         well &= succeeded(command)?;
     }
     Ok(one(well))
@@ -137,26 +97,12 @@ fn format(workspace: &Workspace) -> Result<Ended> {
 
 fn lints(workspace: &Workspace) -> Result<Ended> {
     let mut command = workspace.cargo();
-    command.args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--all-features",
-        "--",
-        "-D",
-        "warnings",
-    ]);
+    command.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]);
     Ok(one(succeeded(command)?))
 }
 
 fn tests(workspace: &Workspace) -> Result<Ended> {
-    let tally = test::run(
-        workspace,
-        &TestOptions {
-            all: true,
-            ..TestOptions::default()
-        },
-    )?;
+    let tally = test::run(workspace, &TestOptions { all: true, ..TestOptions::default() })?;
     Ok((tally, "table above"))
 }
 
@@ -164,37 +110,18 @@ fn dependencies(workspace: &Workspace) -> Result<Ended> {
     provision::ensure(workspace, &provision::CARGO_DENY)?;
     let deny = |arguments: &[&str]| {
         let mut command = workspace.cargo();
-        command
-            .arg("deny")
-            .args(arguments)
-            .env("PATH", provision::search_path(workspace));
+        command.arg("deny").args(arguments).env("PATH", provision::search_path(workspace));
         succeeded(command)
     };
     // Advisories are in a git repository, which not every machine can reach. Whether it can be fetched is asked apart, because
     // `check` answers alike to an advisory and to a database that is not there.
     let advisories = deny(&["fetch", "db"])?;
-    let remark = if advisories {
-        ""
-    } else {
-        "advisories NOT checked: their database can't be fetched"
-    };
+    let remark = if advisories { "" } else { "advisories NOT checked: their database can't be fetched" };
     if !advisories {
         println!("{remark}");
     }
     let checks: &[&str] = if advisories { &["advisories"] } else { &[] };
-    let well = deny(
-        &[
-            &[
-                "check",
-                "--hide-inclusion-graph",
-                "bans",
-                "licenses",
-                "sources",
-            ],
-            checks,
-        ]
-        .concat(),
-    )?;
+    let well = deny(&[&["check", "--hide-inclusion-graph", "bans", "licenses", "sources"], checks].concat())?;
     Ok((one(well).0, remark))
 }
 
@@ -204,22 +131,10 @@ mod tests {
 
     #[test]
     fn the_table_of_steps() {
-        let step = |name, tally: Tally, remark: &str| Step {
-            name,
-            tally,
-            remark: remark.to_owned(),
-            time: Duration::from_secs(90),
-        };
-        let tests = Tally {
-            passed: 7,
-            failed: 2,
-            skipped: 0,
-        };
-        let steps = [
-            step("format", one(true).0, ""),
-            step("tests", tests, "table above"),
-            step("links", one(false).0, ""),
-        ];
+        let step =
+            |name, tally: Tally, remark: &str| Step { name, tally, remark: remark.to_owned(), time: Duration::from_secs(90) };
+        let tests = Tally { passed: 7, failed: 2, skipped: 0 };
+        let steps = [step("format", one(true).0, ""), step("tests", tests, "table above"), step("links", one(false).0, "")];
         let expected = "\
 step    result  passed  failed   time  remark
 ──────  ──────  ──────  ──────  ─────  ───────────

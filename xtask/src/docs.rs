@@ -12,13 +12,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     let built = api(workspace)?;
     let linked = check_links(workspace)?;
     if built {
-        println!(
-            "API documentation: {}",
-            workspace
-                .target
-                .join("doc/storage_core/index.html")
-                .display()
-        );
+        println!("API documentation: {}", workspace.target.join("doc/storage_core/index.html").display());
     }
     Ok(built && linked)
 }
@@ -30,9 +24,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
 /// When cargo can't be started.
 pub(crate) fn api(workspace: &Workspace) -> Result<bool> {
     let mut command = workspace.cargo();
-    command
-        .args(["doc", "--workspace", "--no-deps", "--all-features"])
-        .env("RUSTDOCFLAGS", "-D warnings");
+    command.args(["doc", "--workspace", "--no-deps", "--all-features"]).env("RUSTDOCFLAGS", "-D warnings");
     Ok(process::run(command)?.success())
 }
 
@@ -46,9 +38,6 @@ pub(crate) fn check_links(workspace: &Workspace) -> Result<bool> {
     for problem in &problems {
         eprintln!("error: {problem}");
     }
-    println!(
-        "links: {files} Markdown files, {} links that lead nowhere",
-        problems.len()
-    );
+    println!("links: {files} Markdown files, {} links that lead nowhere", problems.len());
     Ok(problems.is_empty())
 }

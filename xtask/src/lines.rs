@@ -32,11 +32,7 @@ struct Section {
 
 impl Parser {
     pub(crate) fn new(binaries: HashMap<String, Binary>) -> Self {
-        Self {
-            binaries,
-            section: None,
-            cases: Vec::new(),
-        }
+        Self { binaries, section: None, cases: Vec::new() }
     }
 
     /// Takes the next line.
@@ -44,16 +40,8 @@ impl Parser {
         if let Some(binary) = self.header(line) {
             self.close(true);
             let (announced, summed_up, details) = (false, false, false);
-            self.section = Some(Section {
-                binary,
-                cases: Vec::new(),
-                announced,
-                summed_up,
-                details,
-            });
-        } else if line.starts_with("error: ") && line.contains("test failed")
-            || line.starts_with("error: doctest failed")
-        {
+            self.section = Some(Section { binary, cases: Vec::new(), announced, summed_up, details });
+        } else if line.starts_with("error: ") && line.contains("test failed") || line.starts_with("error: doctest failed") {
             self.close(false);
         } else if let Some(section) = &mut self.section {
             section.line(line);
@@ -70,12 +58,7 @@ impl Parser {
     fn header(&self, line: &str) -> Option<Binary> {
         let line = line.trim_start();
         let key = match line.strip_prefix("Running ") {
-            Some(rest) => rest
-                .strip_suffix(')')?
-                .rsplit_once('(')?
-                .1
-                .rsplit(['/', '\\'])
-                .next()?,
+            Some(rest) => rest.strip_suffix(')')?.rsplit_once('(')?.1.rsplit(['/', '\\']).next()?,
             None => line.strip_prefix("Doc-tests ")?,
         };
         self.binaries.get(key).cloned()
@@ -89,11 +72,7 @@ impl Parser {
         if !section.summed_up && section.announced {
             section.add("(ended before its summary)".to_owned(), Outcome::Failed);
         } else if !section.summed_up {
-            let outcome = if well {
-                Outcome::Passed
-            } else {
-                Outcome::Failed
-            };
+            let outcome = if well { Outcome::Passed } else { Outcome::Failed };
             section.add(section.binary.name.clone(), outcome);
         }
         self.cases.append(&mut section.cases);
@@ -110,23 +89,16 @@ impl Section {
         } else if let Some(summary) = line.strip_prefix("test result: ") {
             self.sum_up(summary);
         } else if !self.details
-            && let Some((name, result)) = line
-                .strip_prefix("test ")
-                .and_then(|rest| rest.rsplit_once(" ... "))
+            && let Some((name, result)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
         {
             self.test(name, result);
         }
     }
 
     fn test(&mut self, name: &str, result: &str) {
-        let name = [" - should panic", " - compile fail", " - compile"]
-            .iter()
-            .find_map(|end| name.strip_suffix(end))
-            .unwrap_or(name);
-        match result
-            .split_once(',')
-            .map_or((result, ""), |(result, reason)| (result, reason.trim()))
-        {
+        let name =
+            [" - should panic", " - compile fail", " - compile"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        match result.split_once(',').map_or((result, ""), |(result, reason)| (result, reason.trim())) {
             ("ok", _) => self.add(name.to_owned(), Outcome::Passed),
             ("FAILED", _) => self.add(name.to_owned(), Outcome::Failed),
             // An example marked `ignore` is text, not a test.
@@ -140,52 +112,28 @@ impl Section {
     }
 
     fn add(&mut self, name: String, outcome: Outcome) {
-        self.cases.push(Case {
-            binary: self.binary.clone(),
-            name,
-            outcome,
-            time: Duration::ZERO,
-        });
+        self.cases.push(Case { binary: self.binary.clone(), name, outcome, time: Duration::ZERO });
     }
 
     /// `ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.12s`
     fn sum_up(&mut self, summary: &str) {
         self.summed_up = true;
-        let parts = || {
-            summary
-                .split_once(". ")
-                .map_or(summary, |(_, numbers)| numbers)
-                .split("; ")
-        };
-        let number = |what: &str| {
-            parts()
-                .find_map(|part| part.strip_suffix(what)?.trim().parse::<usize>().ok())
-                .unwrap_or(0)
-        };
+        let parts = || summary.split_once(". ").map_or(summary, |(_, numbers)| numbers).split("; ");
+        let number = |what: &str| parts().find_map(|part| part.strip_suffix(what)?.trim().parse::<usize>().ok()).unwrap_or(0);
         for (what, outcome) in [(" passed", Outcome::Passed), (" failed", Outcome::Failed)] {
             let wanted = number(what);
-            let seen = self
-                .untimed()
-                .filter(|case| case.outcome == outcome)
-                .count();
+            let seen = self.untimed().filter(|case| case.outcome == outcome).count();
             for _ in seen..wanted {
                 self.add("(a test whose line was torn)".to_owned(), outcome.clone());
             }
         }
-        let seconds = parts().find_map(|part| {
-            part.strip_prefix("finished in ")?
-                .strip_suffix('s')?
-                .parse()
-                .ok()
-        });
+        let seconds = parts().find_map(|part| part.strip_prefix("finished in ")?.strip_suffix('s')?.parse().ok());
         self.share_time(Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or_default());
     }
 
     /// Times of single tests are not printed, so each gets its share of the whole.
     fn share_time(&mut self, whole: Duration) {
-        let count = u32::try_from(self.untimed().count())
-            .unwrap_or(u32::MAX)
-            .max(1);
+        let count = u32::try_from(self.untimed().count()).unwrap_or(u32::MAX).max(1);
         // At least a nanosecond: it marks the cases of this round as timed.
         let share = (whole / count).max(Duration::from_nanos(1));
         for case in self.cases.iter_mut().filter(|case| case.time.is_zero()) {
@@ -207,14 +155,8 @@ mod tests {
     fn parse(text: &str) -> Vec<Case> {
         let binaries = HashMap::from([
             ("a-3110".to_owned(), binary("a", Kind::Unit, "a")),
-            (
-                "conformance-71f4".to_owned(),
-                binary("storage-b", Kind::Integration, "conformance"),
-            ),
-            (
-                "storage_b".to_owned(),
-                binary("storage-b", Kind::Doc, "storage_b"),
-            ),
+            ("conformance-71f4".to_owned(), binary("storage-b", Kind::Integration, "conformance")),
+            ("storage_b".to_owned(), binary("storage-b", Kind::Doc, "storage_b")),
         ]);
         let mut parser = Parser::new(binaries);
         text.lines().for_each(|line| parser.line(line));
@@ -222,15 +164,7 @@ mod tests {
     }
 
     fn outcomes(cases: &[Case]) -> Vec<(String, &Outcome)> {
-        cases
-            .iter()
-            .map(|case| {
-                (
-                    format!("{} {}", case.binary.package, case.name),
-                    &case.outcome,
-                )
-            })
-            .collect()
+        cases.iter().map(|case| (format!("{} {}", case.binary.package, case.name), &case.outcome)).collect()
     }
 
     #[test]
@@ -299,14 +233,8 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 all doctests ran in 0.39s; merged doctests compilation took 0.28s",
         );
         let expected = [
-            (
-                "storage-b crates/storage-b/src/lib.rs - x (line 11)".to_owned(),
-                &Outcome::Passed,
-            ),
-            (
-                "storage-b crates/storage-b/src/lib.rs - (line 2)".to_owned(),
-                &Outcome::Passed,
-            ),
+            ("storage-b crates/storage-b/src/lib.rs - x (line 11)".to_owned(), &Outcome::Passed),
+            ("storage-b crates/storage-b/src/lib.rs - (line 2)".to_owned(), &Outcome::Passed),
         ];
         assert_eq!(outcomes(&cases), expected);
     }
@@ -317,13 +245,7 @@ all doctests ran in 0.39s; merged doctests compilation took 0.28s",
             "     Running unittests src/lib.rs (x/a-3110)\nrunning 2 tests\ntest one ... noise\nok\ntest two ... ok\n\
              test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         );
-        let expected = [
-            ("a two".to_owned(), &Outcome::Passed),
-            (
-                "a (a test whose line was torn)".to_owned(),
-                &Outcome::Failed,
-            ),
-        ];
+        let expected = [("a two".to_owned(), &Outcome::Passed), ("a (a test whose line was torn)".to_owned(), &Outcome::Failed)];
         assert_eq!(outcomes(&cases), expected);
     }
 
@@ -334,10 +256,7 @@ all doctests ran in 0.39s; merged doctests compilation took 0.28s",
              error: test failed, to rerun pass `-p a --lib`\n\
              process didn't exit successfully: `x/a-3110` (signal: 6, SIGABRT: process abort signal)",
         );
-        let expected = [
-            ("a one".to_owned(), &Outcome::Passed),
-            ("a (ended before its summary)".to_owned(), &Outcome::Failed),
-        ];
+        let expected = [("a one".to_owned(), &Outcome::Passed), ("a (ended before its summary)".to_owned(), &Outcome::Failed)];
         assert_eq!(outcomes(&cases), expected);
     }
 
@@ -345,15 +264,9 @@ all doctests ran in 0.39s; merged doctests compilation took 0.28s",
     fn a_program_without_the_harness_is_one_case() {
         let header = "     Running tests/conformance.rs (x/conformance-71f4)\nhello\n";
         let good = parse(header);
-        assert_eq!(
-            outcomes(&good),
-            [("storage-b conformance".to_owned(), &Outcome::Passed)]
-        );
+        assert_eq!(outcomes(&good), [("storage-b conformance".to_owned(), &Outcome::Passed)]);
         let bad = parse(&format!("{header}error: test failed, to rerun pass `x`\n"));
-        assert_eq!(
-            outcomes(&bad),
-            [("storage-b conformance".to_owned(), &Outcome::Failed)]
-        );
+        assert_eq!(outcomes(&bad), [("storage-b conformance".to_owned(), &Outcome::Failed)]);
         assert_eq!(parse("nothing at all"), []);
     }
 }

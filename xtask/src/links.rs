@@ -18,11 +18,7 @@ pub(crate) fn check(root: &Path) -> Result<(usize, Vec<String>)> {
     files.sort();
     let mut problems = Vec::new();
     for file in &files {
-        let shown = file
-            .strip_prefix(root)
-            .unwrap_or(file)
-            .display()
-            .to_string();
+        let shown = file.strip_prefix(root).unwrap_or(file).display().to_string();
         for (line, link) in links(&read(file)?) {
             if let Some(problem) = broken(file, &link)? {
                 problems.push(format!("{shown}:{line}: link to '{link}': {problem}"));
@@ -50,9 +46,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 fn read(file: &Path) -> Result<String> {
-    doing(std::fs::read_to_string(file), || {
-        format!("cannot read {}", file.display())
-    })
+    doing(std::fs::read_to_string(file), || format!("cannot read {}", file.display()))
 }
 
 /// What is wrong with a link in `file`, if anything.
@@ -71,10 +65,7 @@ fn broken(file: &Path, link: &str) -> Result<Option<String>> {
     if heading.is_empty() || target.extension().is_none_or(|ending| ending != "md") {
         return Ok(None);
     }
-    if headings(&read(&target)?)
-        .iter()
-        .any(|known| known == heading)
-    {
+    if headings(&read(&target)?).iter().any(|known| known == heading) {
         return Ok(None);
     }
     Ok(Some(format!("there is no heading '#{heading}'")))
@@ -93,15 +84,9 @@ fn links(text: &str) -> Vec<(usize, String)> {
             }
         };
         for (start, end) in [("](", ')'), ("href=\"", '"'), ("src=\"", '"')] {
-            line.split(start)
-                .skip(1)
-                .filter_map(|rest| rest.split_once(end))
-                .for_each(|(target, _)| add(target));
+            line.split(start).skip(1).filter_map(|rest| rest.split_once(end)).for_each(|(target, _)| add(target));
         }
-        let definition = line
-            .trim_start()
-            .strip_prefix('[')
-            .filter(|rest| !rest.starts_with('^'));
+        let definition = line.trim_start().strip_prefix('[').filter(|rest| !rest.starts_with('^'));
         if let Some((_, target)) = definition.and_then(|rest| rest.split_once("]: ")) {
             add(target);
         }
@@ -118,14 +103,8 @@ fn headings(text: &str) -> Vec<String> {
         if !(1..=6).contains(&level) || !title.starts_with(' ') {
             continue;
         }
-        let kept = title
-            .trim()
-            .chars()
-            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-        let anchor: String = kept
-            .flat_map(char::to_lowercase)
-            .map(|c| if c == ' ' { '-' } else { c })
-            .collect();
+        let kept = title.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        let anchor: String = kept.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect();
         let mut unique = anchor.clone();
         let mut copy = 0;
         while anchors.contains(&unique) {
@@ -141,9 +120,7 @@ fn headings(text: &str) -> Vec<String> {
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut fence: Option<&str> = None;
     text.lines().enumerate().filter_map(move |(index, line)| {
-        let mark = ["```", "~~~"]
-            .into_iter()
-            .find(|mark| line.trim_start().starts_with(mark));
+        let mark = ["```", "~~~"].into_iter().find(|mark| line.trim_start().starts_with(mark));
         match (fence, mark) {
             (None, Some(mark)) => fence = Some(mark),
             (Some(open), Some(mark)) if open == mark => fence = None,
@@ -158,17 +135,8 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn without_code(line: &str) -> String {
     let parts: Vec<&str> = line.split('`').collect();
     // An odd number of backticks: the last one opens nothing.
-    let closed = if parts.len().is_multiple_of(2) {
-        parts.len() - 2
-    } else {
-        parts.len()
-    };
-    parts
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| *index >= closed || index % 2 == 0)
-        .map(|(_, part)| *part)
-        .collect()
+    let closed = if parts.len().is_multiple_of(2) { parts.len() - 2 } else { parts.len() };
+    parts.iter().enumerate().filter(|(index, _)| *index >= closed || index % 2 == 0).map(|(_, part)| *part).collect()
 }
 
 #[cfg(test)]
@@ -186,28 +154,14 @@ See [one](a.md), ![two](<b.png> \"Title\") and `[no](code.md)`.
 [^note]: not a link
 <a href=\"d.md\">four</a> [five](#here) it`s [six](e.md)
 ";
-        let expected = [
-            (1, "a.md"),
-            (1, "b.png"),
-            (5, "c.md#part"),
-            (7, "#here"),
-            (7, "e.md"),
-            (7, "d.md"),
-        ];
-        assert_eq!(
-            links(text),
-            expected.map(|(line, link)| (line, link.to_owned()))
-        );
+        let expected = [(1, "a.md"), (1, "b.png"), (5, "c.md#part"), (7, "#here"), (7, "e.md"), (7, "d.md")];
+        assert_eq!(links(text), expected.map(|(line, link)| (line, link.to_owned())));
     }
 
     #[test]
     fn anchors_are_githubs() {
-        let text =
-            "# The `get` call, at last!\n## Part\n## Part\n#no\n```\n# no\n```\n### Größe & Maß\n";
-        assert_eq!(
-            headings(text),
-            ["the-get-call-at-last", "part", "part-1", "größe--maß"]
-        );
+        let text = "# The `get` call, at last!\n## Part\n## Part\n#no\n```\n# no\n```\n### Größe & Maß\n";
+        assert_eq!(headings(text), ["the-get-call-at-last", "part", "part-1", "größe--maß"]);
     }
 
     #[test]

@@ -45,10 +45,7 @@ pub(crate) enum Failure {
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Says what was being done when `result` went wrong.
-pub(crate) fn doing<T, E: std::fmt::Display>(
-    result: std::result::Result<T, E>,
-    what: impl FnOnce() -> String,
-) -> Result<T> {
+pub(crate) fn doing<T, E: std::fmt::Display>(result: std::result::Result<T, E>, what: impl FnOnce() -> String) -> Result<T> {
     result.map_err(|error| Failure::Failed(format!("{}: {error}", what())))
 }
 

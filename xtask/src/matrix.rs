@@ -21,9 +21,7 @@ pub(crate) fn run(workspace: &Workspace, backend: Option<&str>) -> Result<Tally>
     }
     session.apply_skips(&mut cases)?;
     if cases.is_empty() {
-        return Err(Failure::Failed(
-            "no crate has conformance suites (tests/conformance.rs)".to_owned(),
-        ));
+        return Err(Failure::Failed("no crate has conformance suites (tests/conformance.rs)".to_owned()));
     }
     println!("\n{}{}\n", matrix(&cases), details(&cases));
     // docs/capabilities.md is written from here, once backends report what they declare beside what passed.
@@ -35,32 +33,17 @@ fn matrix(cases: &[Case]) -> String {
     for case in cases {
         let group = group(&case.binary, &case.name);
         // What belongs to no backend (a build that failed) stands under its own name.
-        let backend = if group.backend.is_empty() {
-            group.suite
-        } else {
-            group.backend
-        };
+        let backend = if group.backend.is_empty() { group.suite } else { group.backend };
         let rank = group.rank.min(COMPONENTS.len());
-        backends
-            .entry(backend)
-            .or_default()
-            .entry(rank)
-            .or_default()
-            .add(&case.outcome);
+        backends.entry(backend).or_default().entry(rank).or_default().add(&case.outcome);
     }
     // The column for cases outside the components is there only if there are any.
-    let other = backends
-        .values()
-        .any(|suites| suites.contains_key(&COMPONENTS.len()));
-    let columns: Vec<&str> = COMPONENTS
-        .into_iter()
-        .chain(other.then_some("other"))
-        .collect();
+    let other = backends.values().any(|suites| suites.contains_key(&COMPONENTS.len()));
+    let columns: Vec<&str> = COMPONENTS.into_iter().chain(other.then_some("other")).collect();
     let head = columns.iter().map(|name| (*name, Align::Right));
     let mut table = Table::new(std::iter::once(("backend", Align::Left)).chain(head));
     for (backend, suites) in backends {
-        let cells =
-            (0..columns.len()).map(|rank| suites.get(&rank).map_or_else(|| "–".to_owned(), cell));
+        let cells = (0..columns.len()).map(|rank| suites.get(&rank).map_or_else(|| "–".to_owned(), cell));
         table.row(std::iter::once(backend).chain(cells).collect());
     }
     table.render()
@@ -89,11 +72,7 @@ mod tests {
         let cases = [
             case("storage-sqlite", "records::a", Outcome::Passed),
             case("storage-sqlite", "records::b", Outcome::Failed),
-            case(
-                "storage-sqlite",
-                "queues::a",
-                Outcome::Skipped("no server".to_owned()),
-            ),
+            case("storage-sqlite", "queues::a", Outcome::Skipped("no server".to_owned())),
             case("storage-fs", "blobs::a", Outcome::Passed),
         ];
         let expected = "\

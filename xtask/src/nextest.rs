@@ -21,26 +21,15 @@ const PROFILE: &str = "xtask";
 /// When nextest can't be started, or its list or report can't be read.
 pub(crate) fn run(session: &Session<'_>, selection: &Selection) -> Result<Vec<Case>> {
     // Arguments of the user may be of a kind that `list` does not know; then its check is left out.
-    let listed = if selection.extra.is_empty() {
-        list(session, selection)?
-    } else {
-        Some(Listed::default())
-    };
+    let listed = if selection.extra.is_empty() { list(session, selection)? } else { Some(Listed::default()) };
     let Some(listed) = listed else {
         return Ok(vec![failed_run(selection, NOT_COMPILED)]);
     };
     // nextest keeps its reports here whatever the target folder is.
-    let report = session
-        .workspace
-        .root
-        .join("target/nextest")
-        .join(PROFILE)
-        .join("junit.xml");
+    let report = session.workspace.root.join("target/nextest").join(PROFILE).join("junit.xml");
     // A report of an earlier run must not pass for this one.
     if report.exists() {
-        doing(std::fs::remove_file(&report), || {
-            format!("cannot remove {}", report.display())
-        })?;
+        doing(std::fs::remove_file(&report), || format!("cannot remove {}", report.display()))?;
     }
     let mut command = session.cargo();
     command.args(["nextest", "run", "--profile", PROFILE, "--no-tests", "pass"]);
@@ -56,10 +45,7 @@ pub(crate) fn run(session: &Session<'_>, selection: &Selection) -> Result<Vec<Ca
         cases.extend(listed.ignored);
     }
     if !status.success() && !cases.iter().any(|case| case.outcome == Outcome::Failed) {
-        cases.push(failed_run(
-            selection,
-            &format!("cargo-nextest ended with {status}"),
-        ));
+        cases.push(failed_run(selection, &format!("cargo-nextest ended with {status}")));
     }
     Ok(cases)
 }
@@ -76,16 +62,12 @@ fn arguments(selection: &Selection) -> Vec<String> {
 /// Builds the tests and lists them; None if they don't build.
 fn list(session: &Session<'_>, selection: &Selection) -> Result<Option<Listed>> {
     let mut command = session.cargo();
-    command
-        .args(["nextest", "list", "--message-format", "json"])
-        .args(arguments(selection));
+    command.args(["nextest", "list", "--message-format", "json"]).args(arguments(selection));
     let (status, text) = process::output(command)?;
     if !status.success() {
         return Ok(None);
     }
-    let value: Value = doing(serde_json::from_str(&text), || {
-        "cannot read the list of tests of cargo-nextest".to_owned()
-    })?;
+    let value: Value = doing(serde_json::from_str(&text), || "cannot read the list of tests of cargo-nextest".to_owned())?;
     Ok(Some(parse_list(&value)))
 }
 
@@ -101,16 +83,8 @@ struct Listed {
 impl Listed {
     /// A selected test that is not in the report did not run, which is a failure: nextest may have been killed.
     fn missing(&self, cases: &[Case]) -> Vec<Case> {
-        let ran: HashSet<(&str, &str, &str)> = cases
-            .iter()
-            .map(|case| {
-                (
-                    case.binary.package.as_str(),
-                    case.binary.name.as_str(),
-                    case.name.as_str(),
-                )
-            })
-            .collect();
+        let ran: HashSet<(&str, &str, &str)> =
+            cases.iter().map(|case| (case.binary.package.as_str(), case.binary.name.as_str(), case.name.as_str())).collect();
         let missing = self.selected.iter().filter(|(binary, name)| {
             !ran.contains(&(binary.package.as_str(), binary.name.as_str(), name.as_str())) //
         });
@@ -136,12 +110,7 @@ fn parse_list(value: &Value) -> Listed {
             } else if filter["reason"] == "ignored"
                 && let Some(outcome) = ignored(name, "")
             {
-                listed.ignored.push(Case {
-                    binary: binary.clone(),
-                    name: name.clone(),
-                    outcome,
-                    time: Duration::ZERO,
-                });
+                listed.ignored.push(Case { binary: binary.clone(), name: name.clone(), outcome, time: Duration::ZERO });
             }
         }
     }
@@ -149,32 +118,19 @@ fn parse_list(value: &Value) -> Listed {
 }
 
 fn parse_report(text: &str) -> Result<Vec<Case>> {
-    let document = Document::parse(text)
-        .map_err(|error| Failure::Failed(format!("cannot read nextest's JUnit report: {error}")))?;
-    Ok(document
-        .descendants()
-        .filter(|node| node.has_tag_name("testcase"))
-        .filter_map(case)
-        .collect())
+    let document =
+        Document::parse(text).map_err(|error| Failure::Failed(format!("cannot read nextest's JUnit report: {error}")))?;
+    Ok(document.descendants().filter(|node| node.has_tag_name("testcase")).filter_map(case).collect())
 }
 
 fn case(node: Node<'_, '_>) -> Option<Case> {
     let suite = node.parent_element()?.attribute("name")?;
-    let bad = node
-        .children()
-        .any(|child| child.has_tag_name("failure") || child.has_tag_name("error"));
-    let seconds = node
-        .attribute("time")
-        .and_then(|time| time.parse().ok())
-        .unwrap_or(0.0);
+    let bad = node.children().any(|child| child.has_tag_name("failure") || child.has_tag_name("error"));
+    let seconds = node.attribute("time").and_then(|time| time.parse().ok()).unwrap_or(0.0);
     Some(Case {
         binary: binary(suite),
         name: node.attribute("name")?.to_owned(),
-        outcome: if bad {
-            Outcome::Failed
-        } else {
-            Outcome::Passed
-        },
+        outcome: if bad { Outcome::Failed } else { Outcome::Passed },
         time: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
     })
 }
@@ -187,11 +143,7 @@ fn binary(id: &str) -> Binary {
         None if rest.is_empty() => (Kind::Unit, ""),
         None => (Kind::Integration, rest),
     };
-    Binary {
-        package: package.to_owned(),
-        kind,
-        name: name.to_owned(),
-    }
+    Binary { package: package.to_owned(), kind, name: name.to_owned() }
 }
 
 #[cfg(test)]
@@ -217,10 +169,7 @@ mod tests {
     #[test]
     fn the_report_is_read() {
         let cases = parse_report(REPORT).unwrap();
-        let found: Vec<(&str, bool)> = cases
-            .iter()
-            .map(|c| (c.name.as_str(), c.outcome == Outcome::Passed))
-            .collect();
+        let found: Vec<(&str, bool)> = cases.iter().map(|c| (c.name.as_str(), c.outcome == Outcome::Passed)).collect();
         let expected = [
             ("tests::unit", true),
             ("records::get", true),
@@ -230,24 +179,15 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(cases[0].binary, sample("storage-core", Kind::Unit, ""));
-        assert_eq!(
-            cases[1].binary,
-            sample("storage-sqlite", Kind::Integration, "conformance")
-        );
+        assert_eq!(cases[1].binary, sample("storage-sqlite", Kind::Integration, "conformance"));
         assert_eq!(cases[1].time, Duration::from_millis(1_500));
         assert!(parse_report("<testsuites>").is_err());
     }
 
     #[test]
     fn names_of_binaries() {
-        assert_eq!(
-            binary("storage-cli::bin/storage"),
-            sample("storage-cli", Kind::Unit, "storage")
-        );
-        assert_eq!(
-            binary("storage-tests::crash"),
-            sample("storage-tests", Kind::Integration, "crash")
-        );
+        assert_eq!(binary("storage-cli::bin/storage"), sample("storage-cli", Kind::Unit, "storage"));
+        assert_eq!(binary("storage-tests::crash"), sample("storage-tests", Kind::Integration, "crash"));
     }
 
     #[test]
@@ -261,20 +201,7 @@ mod tests {
         }}}});
         let listed = parse_list(&value);
         let missing = listed.missing(&parse_report(REPORT).unwrap());
-        assert_eq!(
-            missing
-                .iter()
-                .map(|case| case.name.as_str())
-                .collect::<Vec<_>>(),
-            ["records::gone (did not run)"]
-        );
-        assert_eq!(
-            listed
-                .ignored
-                .iter()
-                .map(|case| case.name.as_str())
-                .collect::<Vec<_>>(),
-            ["records::other"]
-        );
+        assert_eq!(missing.iter().map(|case| case.name.as_str()).collect::<Vec<_>>(), ["records::gone (did not run)"]);
+        assert_eq!(listed.ignored.iter().map(|case| case.name.as_str()).collect::<Vec<_>>(), ["records::other"]);
     }
 }

@@ -79,10 +79,7 @@ pub(crate) fn succeeds(mut command: Command) -> bool {
 
 /// Runs a program and hands each line of its output to `on_line` as it comes. Standard output and standard error share
 /// one pipe, so that the lines come in the order in which they were written.
-pub(crate) fn run_watched(
-    mut command: Command,
-    mut on_line: impl FnMut(&str),
-) -> Result<ExitStatus> {
+pub(crate) fn run_watched(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<ExitStatus> {
     let name = name_of(&command);
     let (reader, writer) = doing(std::io::pipe(), || "cannot create a pipe".to_owned())?;
     let second = doing(writer.try_clone(), || "cannot duplicate a pipe".to_owned())?;
@@ -93,13 +90,8 @@ pub(crate) fn run_watched(
     std::thread::spawn(move || {
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
-        while reader
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|read| read > 0)
-        {
-            let text = String::from_utf8_lossy(&line)
-                .trim_end_matches(['\n', '\r'])
-                .to_owned();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
             line.clear();
             if sender.send(text).is_err() {
                 return;
@@ -111,10 +103,7 @@ pub(crate) fn run_watched(
     started.finish();
     not_interrupted()?;
     if hung {
-        return Err(Failure::Failed(format!(
-            "`{name}` said nothing for {} minutes and was killed",
-            SILENCE.as_secs() / 60
-        )));
+        return Err(Failure::Failed(format!("`{name}` said nothing for {} minutes and was killed", SILENCE.as_secs() / 60)));
     }
     doing(status, || format!("cannot wait for `{name}`"))
 }
@@ -161,9 +150,7 @@ fn start(mut command: Command) -> Result<Started> {
     // The lock is held until the program is entered, so a signal can't fall between.
     let mut group = running();
     not_interrupted()?;
-    let child = doing(command.spawn(), || {
-        format!("cannot start `{}`", name_of(&command))
-    })?;
+    let child = doing(command.spawn(), || format!("cannot start `{}`", name_of(&command)))?;
     *group = Some(child.id());
     Ok(Started { child })
 }
@@ -173,20 +160,12 @@ fn running() -> MutexGuard<'static, Option<u32>> {
 }
 
 fn not_interrupted() -> Result<()> {
-    if INTERRUPTED.load(Ordering::SeqCst) {
-        Err(Failure::Interrupted)
-    } else {
-        Ok(())
-    }
+    if INTERRUPTED.load(Ordering::SeqCst) { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
 fn name_of(command: &Command) -> String {
     let name = std::path::Path::new(command.get_program());
-    let mut text = name
-        .file_stem()
-        .unwrap_or(name.as_os_str())
-        .to_string_lossy()
-        .into_owned();
+    let mut text = name.file_stem().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
     for argument in command.get_args().take(2) {
         text.push(' ');
         text.push_str(&argument.to_string_lossy());
@@ -216,9 +195,7 @@ fn signal(group: u32, how: End) {
 #[cfg(not(unix))]
 fn signal(process: u32, _how: End) {
     // There are no process groups; the tree of a console program ends with this command.
-    _ = Command::new("taskkill")
-        .args(["/T", "/F", "/PID", &process.to_string()])
-        .status();
+    _ = Command::new("taskkill").args(["/T", "/F", "/PID", &process.to_string()]).status();
 }
 
 #[cfg(all(test, unix))]

@@ -34,10 +34,7 @@ enum Install {
     /// Python packages, into a virtual environment that is made if need be.
     Pip(&'static [&'static str]),
     /// npm packages.
-    #[expect(
-        dead_code,
-        reason = "Azurite, the first of them, comes with the crates for Azure"
-    )]
+    #[expect(dead_code, reason = "Azurite, the first of them, comes with the crates for Azure")]
     Npm(&'static [&'static str]),
     /// A program from crates.io, at this version.
     Cargo(&'static str, &'static str),
@@ -56,11 +53,7 @@ const TEST_TOOLS: [Tool; 2] = [
         name: "python environment",
         purpose: "Python packages that tests use, apart from the system's",
         wanted_by: "storage-tests",
-        detect: &[
-            "python3",
-            "-c",
-            "import sys; sys.exit(sys.prefix == sys.base_prefix)",
-        ],
+        detect: &["python3", "-c", "import sys; sys.exit(sys.prefix == sys.base_prefix)"],
         install: Install::Pip(&[]),
     },
 ];
@@ -95,30 +88,20 @@ pub(crate) fn test_tools(workspace: &Workspace) -> Result<()> {
 ///
 /// When that does not succeed.
 pub(crate) fn ensure(workspace: &Workspace, tool: &Tool) -> Result<()> {
-    let wanted = workspace
-        .packages
-        .iter()
-        .any(|package| package.name == tool.wanted_by);
+    let wanted = workspace.packages.iter().any(|package| package.name == tool.wanted_by);
     if !wanted || is_there(workspace, tool) {
         return Ok(());
     }
     println!("installing {} ({})", tool.name, tool.purpose);
     for command in commands(workspace, &tool.install, is_root()) {
         if !process::run(command)?.success() {
-            return Err(Failure::Failed(format!(
-                "cannot install {} ({}), see above",
-                tool.name, tool.purpose
-            )));
+            return Err(Failure::Failed(format!("cannot install {} ({}), see above", tool.name, tool.purpose)));
         }
     }
     if is_there(workspace, tool) {
         return Ok(());
     }
-    Err(Failure::Failed(format!(
-        "{} was installed, but `{}` still fails",
-        tool.name,
-        tool.detect.join(" ")
-    )))
+    Err(Failure::Failed(format!("{} was installed, but `{}` still fails", tool.name, tool.detect.join(" "))))
 }
 
 /// `PATH` with the folders in front in which tools are installed.
@@ -151,47 +134,26 @@ fn commands(workspace: &Workspace, install: &Install, root: bool) -> Vec<Command
     match install {
         Install::Apt(packages) => {
             let install = ["apt-get", "install", "--yes", "--no-install-recommends"];
-            vec![
-                apt(root, &["apt-get", "update", "--quiet"]),
-                apt(root, &[&install[..], packages].concat()),
-            ]
+            vec![apt(root, &["apt-get", "update", "--quiet"]), apt(root, &[&install[..], packages].concat())]
         }
         Install::Pip(packages) => {
             let folder = tools.join("python");
             let mut commands = vec![command("python3", &["-m", "venv"], Some(&folder))];
             if !packages.is_empty() {
                 let pip = folder.join("bin/pip");
-                commands.push(command(
-                    &pip.to_string_lossy(),
-                    &[&["install", "--quiet"], *packages].concat(),
-                    None,
-                ));
+                commands.push(command(&pip.to_string_lossy(), &[&["install", "--quiet"], *packages].concat(), None));
             }
             commands
         }
         Install::Npm(packages) => {
-            let mut npm = command(
-                "npm",
-                &["install", "--no-audit", "--no-fund", "--prefix"],
-                Some(&tools.join("npm")),
-            );
+            let mut npm = command("npm", &["install", "--no-audit", "--no-fund", "--prefix"], Some(&tools.join("npm")));
             npm.args(*packages);
             vec![npm]
         }
         Install::Cargo(name, version) => {
             let build = tools.join("build");
             let mut cargo = workspace.cargo();
-            cargo
-                .args([
-                    "install",
-                    name,
-                    "--version",
-                    version,
-                    "--locked",
-                    "--debug",
-                    "--root",
-                ])
-                .arg(&tools);
+            cargo.args(["install", name, "--version", version, "--locked", "--debug", "--root"]).arg(&tools);
             cargo.arg("--target-dir").arg(&build);
             // The program is all that is wanted of half a gigabyte.
             vec![cargo, command("rm", &["-rf"], Some(&build))]
@@ -200,11 +162,7 @@ fn commands(workspace: &Workspace, install: &Install, root: bool) -> Vec<Command
 }
 
 fn apt(root: bool, words: &[&str]) -> Command {
-    let before: &[&str] = if root {
-        &["env"]
-    } else {
-        &["sudo", "-n", "env"]
-    };
+    let before: &[&str] = if root { &["env"] } else { &["sudo", "-n", "env"] };
     let words = [before, &["DEBIAN_FRONTEND=noninteractive"], words].concat();
     command(words[0], &words[1..], None)
 }
@@ -220,26 +178,15 @@ mod tests {
     use super::*;
 
     fn workspace() -> Workspace {
-        Workspace {
-            root: "/w".into(),
-            target: "/w/target".into(),
-            packages: Vec::new(),
-        }
+        Workspace { root: "/w".into(), target: "/w/target".into(), packages: Vec::new() }
     }
 
     fn lines(install: &Install, root: bool) -> Vec<String> {
         let words = |command: &Command| {
-            let arguments = command
-                .get_args()
-                .map(|argument| argument.to_string_lossy().into_owned());
-            std::iter::once(command.get_program().to_string_lossy().into_owned())
-                .chain(arguments)
-                .collect::<Vec<_>>()
+            let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+            std::iter::once(command.get_program().to_string_lossy().into_owned()).chain(arguments).collect::<Vec<_>>()
         };
-        commands(&workspace(), install, root)
-            .iter()
-            .map(|command| words(command).join(" "))
-            .collect()
+        commands(&workspace(), install, root).iter().map(|command| words(command).join(" ")).collect()
     }
 
     #[test]
@@ -250,16 +197,15 @@ mod tests {
         ];
         assert_eq!(lines(&Install::Apt(&["a", "b"]), false), expected);
         assert!(lines(&Install::Apt(&["a"]), true)[0].starts_with("env "));
-        let expected = [
-            "python3 -m venv /w/target/tools/python",
-            "/w/target/tools/python/bin/pip install --quiet x",
-        ];
+        let expected = ["python3 -m venv /w/target/tools/python", "/w/target/tools/python/bin/pip install --quiet x"];
         assert_eq!(lines(&Install::Pip(&["x"]), true), expected);
         assert_eq!(lines(&Install::Pip(&[]), true), expected[..1]);
         let cargo = lines(&Install::Cargo("t", "1.2.3"), true);
-        assert!(cargo[0].ends_with(
-            "install t --version 1.2.3 --locked --debug --root /w/target/tools --target-dir /w/target/tools/build"
-        ));
+        assert!(
+            cargo[0].ends_with(
+                "install t --version 1.2.3 --locked --debug --root /w/target/tools --target-dir /w/target/tools/build"
+            )
+        );
     }
 
     #[test]
@@ -278,10 +224,6 @@ mod tests {
     #[test]
     fn installed_tools_are_found_first() {
         let path = search_path(&workspace());
-        assert!(
-            path.to_string_lossy().starts_with("/w/target/tools/bin"),
-            "{}",
-            path.display()
-        );
+        assert!(path.to_string_lossy().starts_with("/w/target/tools/bin"), "{}", path.display());
     }
 }

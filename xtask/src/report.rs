@@ -67,32 +67,16 @@ pub(crate) struct Group {
 /// suite `blobs`, backend `object/s3`. All others are grouped by crate and kind.
 pub(crate) fn group(binary: &Binary, test: &str) -> Group {
     let crate_name = binary.package.strip_prefix("storage-");
-    if let Some(backend) =
-        crate_name.filter(|_| binary.kind == Kind::Integration && binary.name == CONFORMANCE)
-    {
+    if let Some(backend) = crate_name.filter(|_| binary.kind == Kind::Integration && binary.name == CONFORMANCE) {
         let path: Vec<&str> = test.split("::").collect();
-        let component = path
-            .iter()
-            .enumerate()
-            .find_map(|(at, part)| Some((at, COMPONENTS.iter().position(|c| c == part)?)));
+        let component = path.iter().enumerate().find_map(|(at, part)| Some((at, COMPONENTS.iter().position(|c| c == part)?)));
         return match component {
             Some((at, rank)) => {
-                let backend = std::iter::once(backend)
-                    .chain(path[..at].iter().copied())
-                    .collect::<Vec<_>>()
-                    .join("/");
-                Group {
-                    rank,
-                    suite: COMPONENTS[rank].to_owned(),
-                    backend,
-                }
+                let backend = std::iter::once(backend).chain(path[..at].iter().copied()).collect::<Vec<_>>().join("/");
+                Group { rank, suite: COMPONENTS[rank].to_owned(), backend }
             }
             // A case outside the four components is shown, so that a wrong name is seen.
-            None => Group {
-                rank: COMPONENTS.len(),
-                suite: CONFORMANCE.to_owned(),
-                backend: backend.to_owned(),
-            },
+            None => Group { rank: COMPONENTS.len(), suite: CONFORMANCE.to_owned(), backend: backend.to_owned() },
         };
     }
     let kind = match binary.kind {
@@ -101,11 +85,7 @@ pub(crate) fn group(binary: &Binary, test: &str) -> Group {
         Kind::Doc => "doc",
         Kind::Runner => "runner",
     };
-    Group {
-        rank: usize::MAX,
-        suite: format!("{} {kind}", binary.package),
-        backend: String::new(),
-    }
+    Group { rank: usize::MAX, suite: format!("{} {kind}", binary.package), backend: String::new() }
 }
 
 /// Numbers of a run. Displayed as the last line that every run ends with.
@@ -139,11 +119,7 @@ impl Tally {
 
     /// Counts what was skipped as failed.
     pub(crate) fn strict(self) -> Self {
-        Self {
-            passed: self.passed,
-            failed: self.failed + self.skipped,
-            skipped: 0,
-        }
+        Self { passed: self.passed, failed: self.failed + self.skipped, skipped: 0 }
     }
 }
 
@@ -161,17 +137,10 @@ impl fmt::Display for Tally {
 pub(crate) fn render(cases: &[Case]) -> String {
     let mut groups: BTreeMap<Group, Vec<&Case>> = BTreeMap::new();
     for case in cases {
-        groups
-            .entry(group(&case.binary, &case.name))
-            .or_default()
-            .push(case);
+        groups.entry(group(&case.binary, &case.name)).or_default().push(case);
     }
     let right = ["cases", "passed", "failed", "skipped", "time"].map(|name| (name, Align::Right));
-    let mut table = Table::new(
-        [("suite", Align::Left), ("backend", Align::Left)]
-            .into_iter()
-            .chain(right),
-    );
+    let mut table = Table::new([("suite", Align::Left), ("backend", Align::Left)].into_iter().chain(right));
     for (group, cases) in &groups {
         table.row(row(&group.suite, &group.backend, cases.iter().copied()));
     }
@@ -184,15 +153,10 @@ pub(crate) fn details(cases: &[Case]) -> String {
     failures(cases) + &skips(cases)
 }
 
-fn row<'a>(
-    suite: &str,
-    backend: &str,
-    cases: impl IntoIterator<Item = &'a Case> + Clone,
-) -> Vec<String> {
+fn row<'a>(suite: &str, backend: &str, cases: impl IntoIterator<Item = &'a Case> + Clone) -> Vec<String> {
     let tally = Tally::of(cases.clone());
     let time: Duration = cases.into_iter().map(|case| case.time).sum();
-    let numbers =
-        [tally.total(), tally.passed, tally.failed, tally.skipped].map(|number| number.to_string());
+    let numbers = [tally.total(), tally.passed, tally.failed, tally.skipped].map(|number| number.to_string());
     let mut row = vec![suite.to_owned(), backend.to_owned()];
     row.extend(numbers);
     row.push(seconds(time));
@@ -200,17 +164,11 @@ fn row<'a>(
 }
 
 fn failures(cases: &[Case]) -> String {
-    let failed: Vec<&Case> = cases
-        .iter()
-        .filter(|case| case.outcome == Outcome::Failed)
-        .collect();
+    let failed: Vec<&Case> = cases.iter().filter(|case| case.outcome == Outcome::Failed).collect();
     if failed.is_empty() {
         return String::new();
     }
-    let lines: String = failed
-        .iter()
-        .map(|case| format!("\n  {}", full_name(case)))
-        .collect();
+    let lines: String = failed.iter().map(|case| format!("\n  {}", full_name(case))).collect();
     format!("\n\nFailed:{lines}")
 }
 
@@ -227,26 +185,15 @@ fn skips(cases: &[Case]) -> String {
     }
     let mut text = String::from("\n\nSkipped:");
     for (reason, cases) in reasons {
-        let first = cases
-            .first()
-            .map(|case| full_name(case))
-            .unwrap_or_default();
-        let more = if cases.len() > 1 {
-            format!(" and {} more", cases.len() - 1)
-        } else {
-            String::new()
-        };
+        let first = cases.first().map(|case| full_name(case)).unwrap_or_default();
+        let more = if cases.len() > 1 { format!(" and {} more", cases.len() - 1) } else { String::new() };
         text.push_str(&format!("\n  {} × {reason}: {first}{more}", cases.len()));
     }
     text
 }
 
 fn full_name(case: &Case) -> String {
-    let Binary {
-        package,
-        kind,
-        name,
-    } = &case.binary;
+    let Binary { package, kind, name } = &case.binary;
     match kind {
         Kind::Unit | Kind::Runner => format!("{package} {}", case.name),
         Kind::Integration => format!("{package}::{name} {}", case.name),
@@ -257,11 +204,7 @@ fn full_name(case: &Case) -> String {
 /// A time as people read it.
 pub(crate) fn seconds(time: Duration) -> String {
     let seconds = time.as_secs_f64();
-    if seconds < 100.0 {
-        format!("{seconds:.1}s")
-    } else {
-        format!("{}m{:02}s", time.as_secs() / 60, time.as_secs() % 60)
-    }
+    if seconds < 100.0 { format!("{seconds:.1}s") } else { format!("{}m{:02}s", time.as_secs() / 60, time.as_secs() % 60) }
 }
 
 #[cfg(test)]
@@ -269,21 +212,12 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn binary(package: &str, kind: Kind, name: &str) -> Binary {
-        Binary {
-            package: package.to_owned(),
-            kind,
-            name: name.to_owned(),
-        }
+        Binary { package: package.to_owned(), kind, name: name.to_owned() }
     }
 
     pub(crate) fn case(package: &str, test: &str, outcome: Outcome) -> Case {
         let binary = binary(package, Kind::Integration, CONFORMANCE);
-        Case {
-            binary,
-            name: test.to_owned(),
-            outcome,
-            time: Duration::from_millis(1_500),
-        }
+        Case { binary, name: test.to_owned(), outcome, time: Duration::from_millis(1_500) }
     }
 
     fn grouped(package: &str, kind: Kind, name: &str, test: &str) -> (String, String) {
@@ -298,57 +232,24 @@ pub(crate) mod tests {
     #[test]
     fn conformance_is_grouped_by_suite_and_backend() {
         let conformance = |package, test| grouped(package, Kind::Integration, "conformance", test);
-        assert_eq!(
-            conformance("storage-sqlite", "records::put_then_get"),
-            pair("records", "sqlite")
-        );
-        assert_eq!(
-            conformance("storage-sqlite", "transactions::two::parts"),
-            pair("transactions", "sqlite")
-        );
-        assert_eq!(
-            conformance("storage-queue-amqp", "queues::send"),
-            pair("queues", "queue-amqp")
-        );
-        assert_eq!(
-            conformance("storage-object", "s3::blobs::put"),
-            pair("blobs", "object/s3")
-        );
+        assert_eq!(conformance("storage-sqlite", "records::put_then_get"), pair("records", "sqlite"));
+        assert_eq!(conformance("storage-sqlite", "transactions::two::parts"), pair("transactions", "sqlite"));
+        assert_eq!(conformance("storage-queue-amqp", "queues::send"), pair("queues", "queue-amqp"));
+        assert_eq!(conformance("storage-object", "s3::blobs::put"), pair("blobs", "object/s3"));
         assert_eq!(conformance("storage-fs", "blobs"), pair("blobs", "fs"));
-        assert_eq!(
-            conformance("storage-fs", "unnamed"),
-            pair("conformance", "fs")
-        );
+        assert_eq!(conformance("storage-fs", "unnamed"), pair("conformance", "fs"));
     }
 
     #[test]
     fn other_tests_are_grouped_by_crate_and_kind() {
-        let unit = grouped(
-            "storage-core",
-            Kind::Unit,
-            "storage_core",
-            "records::key::tests::parse",
-        );
+        let unit = grouped("storage-core", Kind::Unit, "storage_core", "records::key::tests::parse");
         assert_eq!(unit, pair("storage-core unit", ""));
-        let crash = grouped(
-            "storage-tests",
-            Kind::Integration,
-            "crash",
-            "sqlite::records",
-        );
+        let crash = grouped("storage-tests", Kind::Integration, "crash", "sqlite::records");
         assert_eq!(crash, pair("storage-tests crash", ""));
-        let doc = grouped(
-            "storage-core",
-            Kind::Doc,
-            "storage_core",
-            "src/lib.rs - (line 3)",
-        );
+        let doc = grouped("storage-core", Kind::Doc, "storage_core", "src/lib.rs - (line 3)");
         assert_eq!(doc, pair("storage-core doc", ""));
         // Not a crate of ours: the binary's name alone makes no backend.
-        assert_eq!(
-            grouped("other", Kind::Integration, "conformance", "records::x"),
-            pair("other conformance", "")
-        );
+        assert_eq!(grouped("other", Kind::Integration, "conformance", "records::x"), pair("other conformance", ""));
     }
 
     #[test]
@@ -379,17 +280,9 @@ Skipped:
 
     #[test]
     fn the_last_line() {
-        let tally = Tally {
-            passed: 3,
-            failed: 0,
-            skipped: 0,
-        };
+        let tally = Tally { passed: 3, failed: 0, skipped: 0 };
         assert_eq!(tally.to_string(), "3 passed, 0 failed");
-        let tally = Tally {
-            passed: 3,
-            failed: 1,
-            skipped: 2,
-        };
+        let tally = Tally { passed: 3, failed: 1, skipped: 2 };
         assert_eq!(tally.to_string(), "3 passed, 1 failed, 2 skipped");
         assert_eq!(tally.strict().to_string(), "3 passed, 3 failed");
         assert_eq!(tally.total(), 6);

@@ -27,20 +27,11 @@ impl<'a> Session<'a> {
     /// When the log can't be created.
     pub(crate) fn new(workspace: &'a Workspace) -> Result<Self> {
         let folder = workspace.target.join("xtask");
-        doing(std::fs::create_dir_all(&folder), || {
-            format!("cannot create {}", folder.display())
-        })?;
+        doing(std::fs::create_dir_all(&folder), || format!("cannot create {}", folder.display()))?;
         // The process id keeps two runs that share a target folder apart.
         let skip_log = folder.join(format!("skips-{}.tsv", std::process::id()));
-        doing(std::fs::write(&skip_log, ""), || {
-            format!("cannot write {}", skip_log.display())
-        })?;
-        let mut session = Self {
-            workspace,
-            environment: Vec::new(),
-            skip_log,
-            nextest: false,
-        };
+        doing(std::fs::write(&skip_log, ""), || format!("cannot write {}", skip_log.display()))?;
+        let mut session = Self { workspace, environment: Vec::new(), skip_log, nextest: false };
         session.set(skips::VARIABLE, session.skip_log.clone().into());
         session.set("PATH", provision::search_path(workspace));
         let mut version = session.cargo();
@@ -67,11 +58,7 @@ impl<'a> Session<'a> {
     ///
     /// When the runner can't be started, hangs, or reports what can't be read.
     pub(crate) fn run(&self, selection: &Selection) -> Result<Vec<Case>> {
-        if self.nextest {
-            nextest::run(self, selection)
-        } else {
-            libtest::run(self, selection)
-        }
+        if self.nextest { nextest::run(self, selection) } else { libtest::run(self, selection) }
     }
 
     /// Runs the documentation examples of the packages that have any.
@@ -90,12 +77,7 @@ impl<'a> Session<'a> {
     /// When the log can't be read.
     pub(crate) fn apply_skips(&self, cases: &mut Vec<Case>) -> Result<()> {
         let log = std::fs::read(&self.skip_log);
-        let log = doing(log, || {
-            format!(
-                "cannot read the log of skipped tests {}",
-                self.skip_log.display()
-            )
-        })?;
+        let log = doing(log, || format!("cannot read the log of skipped tests {}", self.skip_log.display()))?;
         skips::apply(cases, skips::parse(&String::from_utf8_lossy(&log)));
         Ok(())
     }
@@ -113,11 +95,7 @@ pub(crate) fn ignored(test: &str, reason: &str) -> Option<Outcome> {
     if test.contains(SOAK) || reason.starts_with(SOAK) {
         return None;
     }
-    let reason = if reason.is_empty() {
-        "marked #[ignore]".to_owned()
-    } else {
-        format!("marked #[ignore]: {reason}")
-    };
+    let reason = if reason.is_empty() { "marked #[ignore]".to_owned() } else { format!("marked #[ignore]: {reason}") };
     Some(Outcome::Skipped(reason))
 }
 
@@ -126,21 +104,9 @@ pub(crate) const NOT_COMPILED: &str = "does not compile, see above";
 
 /// A failure that belongs to no single test, as a case of its own.
 pub(crate) fn failed_run(selection: &Selection, what: &str) -> Case {
-    let package = selection
-        .packages
-        .first()
-        .map_or("workspace", String::as_str);
-    let binary = Binary {
-        package: package.to_owned(),
-        kind: Kind::Runner,
-        name: String::new(),
-    };
-    Case {
-        binary,
-        name: what.to_owned(),
-        outcome: Outcome::Failed,
-        time: Duration::ZERO,
-    }
+    let package = selection.packages.first().map_or("workspace", String::as_str);
+    let binary = Binary { package: package.to_owned(), kind: Kind::Runner, name: String::new() };
+    Case { binary, name: what.to_owned(), outcome: Outcome::Failed, time: Duration::ZERO }
 }
 
 #[cfg(test)]
@@ -151,13 +117,8 @@ mod tests {
     fn ignored_tests_are_skips_unless_they_are_long() {
         assert_eq!(ignored("records::soak_writes", ""), None);
         assert_eq!(ignored("records::writes", "soak: ten minutes"), None);
-        assert_eq!(
-            ignored("records::writes", ""),
-            Some(Outcome::Skipped("marked #[ignore]".to_owned()))
-        );
-        let outcome = Some(Outcome::Skipped(
-            "marked #[ignore]: needs a tape".to_owned(),
-        ));
+        assert_eq!(ignored("records::writes", ""), Some(Outcome::Skipped("marked #[ignore]".to_owned())));
+        let outcome = Some(Outcome::Skipped("marked #[ignore]: needs a tape".to_owned()));
         assert_eq!(ignored("records::writes", "needs a tape"), outcome);
     }
 }

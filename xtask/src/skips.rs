@@ -24,10 +24,7 @@ pub(crate) struct Skip {
 
 /// Reads the log. A line without a reason still counts as a skip.
 pub(crate) fn parse(log: &str) -> Vec<Skip> {
-    log.lines()
-        .filter(|line| !line.trim().is_empty())
-        .map(skip)
-        .collect()
+    log.lines().filter(|line| !line.trim().is_empty()).map(skip).collect()
 }
 
 fn skip(line: &str) -> Skip {
@@ -37,25 +34,14 @@ fn skip(line: &str) -> Skip {
         [test, reason] => (None, *test, *reason),
         _ => (None, line.trim(), ""),
     };
-    let reason = if reason.is_empty() {
-        "no reason given"
-    } else {
-        reason
-    };
-    Skip {
-        package,
-        test: test.to_owned(),
-        reason: reason.to_owned(),
-    }
+    let reason = if reason.is_empty() { "no reason given" } else { reason };
+    Skip { package, test: test.to_owned(), reason: reason.to_owned() }
 }
 
 /// Turns passed cases into skipped ones. A skip of a test that did not run is added as a case of its own: it must not get lost.
 pub(crate) fn apply(cases: &mut Vec<Case>, skips: Vec<Skip>) {
     for skip in skips {
-        let mut matching = cases
-            .iter_mut()
-            .filter(|case| matches(case, &skip))
-            .peekable();
+        let mut matching = cases.iter_mut().filter(|case| matches(case, &skip)).peekable();
         if matching.peek().is_none() {
             drop(matching);
             cases.push(stray(skip));
@@ -67,26 +53,14 @@ pub(crate) fn apply(cases: &mut Vec<Case>, skips: Vec<Skip>) {
 }
 
 fn matches(case: &Case, skip: &Skip) -> bool {
-    let package = skip
-        .package
-        .as_ref()
-        .is_none_or(|package| *package == case.binary.package);
+    let package = skip.package.as_ref().is_none_or(|package| *package == case.binary.package);
     package && (case.name == skip.test || case.name.ends_with(&format!("::{}", skip.test)))
 }
 
 fn stray(skip: Skip) -> Case {
     let package = skip.package.unwrap_or_else(|| "unknown".to_owned());
-    let binary = Binary {
-        package,
-        kind: Kind::Unit,
-        name: String::new(),
-    };
-    Case {
-        binary,
-        name: skip.test,
-        outcome: Outcome::Skipped(skip.reason),
-        time: std::time::Duration::ZERO,
-    }
+    let binary = Binary { package, kind: Kind::Unit, name: String::new() };
+    Case { binary, name: skip.test, outcome: Outcome::Skipped(skip.reason), time: std::time::Duration::ZERO }
 }
 
 #[cfg(test)]
@@ -100,8 +74,7 @@ mod tests {
 
     #[test]
     fn both_forms_of_a_line() {
-        let skips =
-            parse("storage-redis\trecords::a\tno server\nrecords::b\tno tool\n\nrecords::c\n");
+        let skips = parse("storage-redis\trecords::a\tno server\nrecords::b\tno tool\n\nrecords::c\n");
         let expected = [
             (Some("storage-redis"), "records::a", "no server"),
             (None, "records::b", "no tool"),
@@ -122,40 +95,24 @@ mod tests {
             case("storage-b", "records::x", Outcome::Passed),
             case("storage-b", "records::y", Outcome::Failed),
         ];
-        apply(
-            &mut cases,
-            parse("storage-b\trecords::x\tone\nstorage-b\trecords::y\ttwo"),
-        );
+        apply(&mut cases, parse("storage-b\trecords::x\tone\nstorage-b\trecords::y\ttwo"));
         let outcomes: Vec<&Outcome> = cases.iter().map(|case| &case.outcome).collect();
-        assert_eq!(
-            outcomes,
-            [&Outcome::Passed, &skipped("one"), &Outcome::Failed]
-        );
+        assert_eq!(outcomes, [&Outcome::Passed, &skipped("one"), &Outcome::Failed]);
     }
 
     #[test]
     fn as_many_skips_as_lines_where_the_package_is_not_named() {
         let passed = |package| case(package, "records::x", Outcome::Passed);
-        let mut cases = vec![
-            passed("storage-a"),
-            passed("storage-b"),
-            passed("storage-c"),
-        ];
+        let mut cases = vec![passed("storage-a"), passed("storage-b"), passed("storage-c")];
         apply(&mut cases, parse("x\tno server\nrecords::x\tno server"));
-        let count = cases
-            .iter()
-            .filter(|case| case.outcome == skipped("no server"))
-            .count();
+        let count = cases.iter().filter(|case| case.outcome == skipped("no server")).count();
         assert_eq!(count, 2);
     }
 
     #[test]
     fn a_skip_is_not_lost_and_not_counted_twice() {
         let mut cases = vec![case("storage-a", "records::x", Outcome::Passed)];
-        apply(
-            &mut cases,
-            parse("storage-a\trecords::x\tr\nstorage-a\trecords::x\tr\nstorage-z\tgone\tr"),
-        );
+        apply(&mut cases, parse("storage-a\trecords::x\tr\nstorage-a\trecords::x\tr\nstorage-z\tgone\tr"));
         assert_eq!(cases.len(), 2);
         assert_eq!(cases[1].name, "gone");
         assert_eq!(cases[1].outcome, skipped("r"));

@@ -17,14 +17,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new<S: Into<String>>(head: impl IntoIterator<Item = (S, Align)>) -> Self {
-        Self {
-            head: head
-                .into_iter()
-                .map(|(name, align)| (name.into(), align))
-                .collect(),
-            rows: Vec::new(),
-            foot: None,
-        }
+        Self { head: head.into_iter().map(|(name, align)| (name.into(), align)).collect(), rows: Vec::new(), foot: None }
     }
 
     /// Adds a row. Cells that are missing stay empty, and cells beyond the head are left out.
@@ -40,11 +33,7 @@ impl Table {
     pub(crate) fn render(&self) -> String {
         let head: Vec<String> = self.head.iter().map(|(name, _)| name.clone()).collect();
         let widths = self.widths(&head);
-        let rule = widths
-            .iter()
-            .map(|width| "─".repeat(*width))
-            .collect::<Vec<_>>()
-            .join("  ");
+        let rule = widths.iter().map(|width| "─".repeat(*width)).collect::<Vec<_>>().join("  ");
         let mut lines = vec![self.line(&head, &widths), rule.clone()];
         lines.extend(self.rows.iter().map(|row| self.line(row, &widths)));
         if let Some(foot) = &self.foot {
@@ -55,19 +44,9 @@ impl Table {
     }
 
     fn widths(&self, head: &[String]) -> Vec<usize> {
-        let rows = || {
-            std::iter::once(head)
-                .chain(self.rows.iter().map(Vec::as_slice))
-                .chain(self.foot.as_deref())
-        };
+        let rows = || std::iter::once(head).chain(self.rows.iter().map(Vec::as_slice)).chain(self.foot.as_deref());
         (0..head.len())
-            .map(|column| {
-                rows()
-                    .filter_map(|row| row.get(column))
-                    .map(|cell| cell.chars().count())
-                    .max()
-                    .unwrap_or(0)
-            })
+            .map(|column| rows().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
             .collect()
     }
 
@@ -97,11 +76,7 @@ mod tests {
         let mut table = Table::new([("suite", Align::Left), ("cases", Align::Right)]);
         table.row(vec!["a — b".to_owned(), "7".to_owned()]);
         table.row(vec!["transactions".to_owned()]);
-        table.foot(vec![
-            "total".to_owned(),
-            "1234567".to_owned(),
-            "beyond the head".to_owned(),
-        ]);
+        table.foot(vec!["total".to_owned(), "1234567".to_owned(), "beyond the head".to_owned()]);
         let expected = "\
 suite           cases
 ────────────  ───────

@@ -17,10 +17,7 @@ pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<Tally>
         provision::test_tools(workspace)?;
     }
     let mut session = Session::new(workspace)?;
-    for (name, on) in [
-        ("STORAGE_TEST_NO_SERVERS", options.no_servers),
-        ("STORAGE_TEST_SOAK", options.soak),
-    ] {
+    for (name, on) in [("STORAGE_TEST_NO_SERVERS", options.no_servers), ("STORAGE_TEST_SOAK", options.soak)] {
         if on {
             session.set(name, "1".into());
         }
@@ -32,10 +29,7 @@ pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<Tally>
     // Examples in the documentation of what does not compile would only say so again.
     let compiled = cases.iter().all(|case| case.name != NOT_COMPILED);
     if compiled && options.runner.is_empty() {
-        let packages = selections
-            .first()
-            .map(|selection| selection.packages.clone())
-            .unwrap_or_default();
+        let packages = selections.first().map(|selection| selection.packages.clone()).unwrap_or_default();
         cases.extend(session.run_docs(&packages)?);
     }
     session.apply_skips(&mut cases)?;
@@ -44,9 +38,7 @@ pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<Tally>
 
 fn summarise(cases: &[Case], all: bool) -> Result<Tally> {
     if cases.is_empty() {
-        return Err(Failure::Failed(
-            "no test ran: nothing matches what was asked for".to_owned(),
-        ));
+        return Err(Failure::Failed("no test ran: nothing matches what was asked for".to_owned()));
     }
     println!("\n{}\n", render(cases));
     let tally = Tally::of(cases);
@@ -54,10 +46,7 @@ fn summarise(cases: &[Case], all: bool) -> Result<Tally> {
         return Ok(tally);
     }
     if tally.skipped > 0 {
-        println!(
-            "--all has to run everything: {} skipped tests count as failed.",
-            tally.skipped
-        );
+        println!("--all has to run everything: {} skipped tests count as failed.", tally.skipped);
     }
     Ok(tally.strict())
 }
@@ -71,26 +60,9 @@ mod tests {
     #[test]
     fn all_makes_a_skip_a_failure() {
         let skipped = Outcome::Skipped("no server".to_owned());
-        let cases = [
-            case("storage-a", "records::x", Outcome::Passed),
-            case("storage-a", "records::y", skipped),
-        ];
-        assert_eq!(
-            summarise(&cases, false).unwrap(),
-            Tally {
-                passed: 1,
-                failed: 0,
-                skipped: 1
-            }
-        );
-        assert_eq!(
-            summarise(&cases, true).unwrap(),
-            Tally {
-                passed: 1,
-                failed: 1,
-                skipped: 0
-            }
-        );
+        let cases = [case("storage-a", "records::x", Outcome::Passed), case("storage-a", "records::y", skipped)];
+        assert_eq!(summarise(&cases, false).unwrap(), Tally { passed: 1, failed: 0, skipped: 1 });
+        assert_eq!(summarise(&cases, true).unwrap(), Tally { passed: 1, failed: 1, skipped: 0 });
     }
 
     #[test]

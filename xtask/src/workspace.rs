@@ -56,24 +56,14 @@ impl Workspace {
         command.args(["metadata", "--no-deps", "--format-version", "1", "--quiet"]);
         let (status, text) = process::output(command)?;
         if !status.success() {
-            return Err(Failure::Failed(
-                "`cargo metadata` cannot read the workspace, see above".to_owned(),
-            ));
+            return Err(Failure::Failed("`cargo metadata` cannot read the workspace, see above".to_owned()));
         }
-        let value: Value = doing(serde_json::from_str(&text), || {
-            "cannot read what `cargo metadata` printed".to_owned()
-        })?;
-        Self::parse(&value).ok_or_else(|| {
-            Failure::Failed("`cargo metadata` named no folders or packages".to_owned())
-        })
+        let value: Value = doing(serde_json::from_str(&text), || "cannot read what `cargo metadata` printed".to_owned())?;
+        Self::parse(&value).ok_or_else(|| Failure::Failed("`cargo metadata` named no folders or packages".to_owned()))
     }
 
     fn parse(value: &Value) -> Option<Self> {
-        let packages = value["packages"]
-            .as_array()?
-            .iter()
-            .filter_map(package)
-            .collect();
+        let packages = value["packages"].as_array()?.iter().filter_map(package).collect();
         Some(Self {
             root: Path::new(value["workspace_root"].as_str()?).to_owned(),
             target: Path::new(value["target_directory"].as_str()?).to_owned(),
@@ -108,16 +98,9 @@ impl Workspace {
             return Ok(package);
         }
         let names: Vec<&str> = self.packages.iter().filter_map(Package::backend).collect();
-        let hint = nearest(backend, names.iter().copied())
-            .map_or_else(String::new, |name| format!("; did you mean '{name}'?"));
-        let known = if names.is_empty() {
-            "none".to_owned()
-        } else {
-            names.join(", ")
-        };
-        Err(Failure::Usage(format!(
-            "there is no package '{wanted}'{hint} (backends: {known})"
-        )))
+        let hint = nearest(backend, names.iter().copied()).map_or_else(String::new, |name| format!("; did you mean '{name}'?"));
+        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Err(Failure::Usage(format!("there is no package '{wanted}'{hint} (backends: {known})")))
     }
 }
 
@@ -128,23 +111,13 @@ fn cargo() -> Command {
 
 fn package(value: &Value) -> Option<Package> {
     let targets = value["targets"].as_array()?;
-    let library = targets
-        .iter()
-        .find(|target| has_kind(target, &["lib", "rlib", "proc-macro"]));
+    let library = targets.iter().find(|target| has_kind(target, &["lib", "rlib", "proc-macro"]));
     Some(Package {
         name: value["name"].as_str()?.to_owned(),
-        tests: targets
-            .iter()
-            .filter(|target| has_kind(target, &["test"]))
-            .filter_map(name)
-            .collect(),
+        tests: targets.iter().filter(|target| has_kind(target, &["test"])).filter_map(name).collect(),
         doctests: library.is_some_and(|target| target["doctest"].as_bool().unwrap_or(false)),
         library: library.and_then(name),
-        dependencies: value["dependencies"]
-            .as_array()?
-            .iter()
-            .filter_map(name)
-            .collect(),
+        dependencies: value["dependencies"].as_array()?.iter().filter_map(name).collect(),
     })
 }
 
@@ -153,12 +126,7 @@ fn name(value: &Value) -> Option<String> {
 }
 
 fn has_kind(target: &Value, kinds: &[&str]) -> bool {
-    target["kind"].as_array().is_some_and(|found| {
-        found
-            .iter()
-            .filter_map(Value::as_str)
-            .any(|kind| kinds.contains(&kind))
-    })
+    target["kind"].as_array().is_some_and(|found| found.iter().filter_map(Value::as_str).any(|kind| kinds.contains(&kind)))
 }
 
 #[cfg(test)]
@@ -193,17 +161,12 @@ pub(crate) mod tests {
         });
         let workspace = Workspace::parse(&value).unwrap();
         assert_eq!(workspace.tools(), Path::new("/t/tools"));
-        assert_eq!(
-            workspace.packages[0],
-            sample("storage-sqlite", &["conformance"], &["storage-core"])
-        );
+        assert_eq!(workspace.packages[0], sample("storage-sqlite", &["conformance"], &["storage-core"]));
         assert_eq!(workspace.packages[0].backend(), Some("sqlite"));
         assert_eq!(workspace.packages[1].library, None);
         assert!(!workspace.packages[1].doctests);
         assert_eq!(workspace.backend("sqlite").unwrap().name, "storage-sqlite");
-        let Err(Failure::Usage(message)) = workspace.backend("sqlit") else {
-            panic!("found")
-        };
+        let Err(Failure::Usage(message)) = workspace.backend("sqlit") else { panic!("found") };
         assert!(message.contains("did you mean 'sqlite'?"), "{message}");
     }
 }
