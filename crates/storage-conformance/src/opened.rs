@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use storage_core::{Backends, BlobBackend, Clock, QueueBackend, RecordBackend, Result};
+use storage_core::{Backends, BlobStore, Clock, QueueStore, RecordStore, Result};
 
 use crate::{Harness, Place};
 
@@ -53,27 +53,28 @@ impl<'h> Opened<'h> {
         }
     }
 
-    pub(crate) fn records(&self) -> Arc<dyn RecordBackend> {
+    pub(crate) fn records(&self) -> RecordStore {
         records(&self.backends)
     }
 
-    pub(crate) fn queue(&self) -> Arc<dyn QueueBackend> {
-        queue(&self.backends)
+    pub(crate) fn queues(&self) -> QueueStore {
+        queues(&self.backends)
     }
 
-    pub(crate) fn blobs(&self) -> Arc<dyn BlobBackend> {
+    pub(crate) fn blobs(&self) -> BlobStore {
         blobs(&self.backends)
     }
 }
 
-pub(crate) fn records(backends: &Backends) -> Arc<dyn RecordBackend> {
-    Arc::clone(backends.records.as_ref().expect("the backend has no records: don't run the suites `records` and `transactions`"))
+pub(crate) fn records(backends: &Backends) -> RecordStore {
+    let backend = backends.records.as_ref().expect("the backend has no records: don't run the suites `records` and `transactions`");
+    RecordStore::new(Arc::clone(backend))
 }
 
-pub(crate) fn queue(backends: &Backends) -> Arc<dyn QueueBackend> {
-    Arc::clone(backends.queue.as_ref().expect("the backend has no queues: don't run the suite `queues`"))
+pub(crate) fn queues(backends: &Backends) -> QueueStore {
+    QueueStore::new(Arc::clone(backends.queue.as_ref().expect("the backend has no queues: don't run the suite `queues`")))
 }
 
-pub(crate) fn blobs(backends: &Backends) -> Arc<dyn BlobBackend> {
-    Arc::clone(backends.blobs.as_ref().expect("the backend has no blobs: don't run the suite `blobs`"))
+pub(crate) fn blobs(backends: &Backends) -> BlobStore {
+    BlobStore::new(Arc::clone(backends.blobs.as_ref().expect("the backend has no blobs: don't run the suite `blobs`")))
 }
