@@ -11,8 +11,8 @@
 //! let mail = "mail".parse()?;
 //! queues.create_queue(&mail, &Default::default()).await?;
 //! queues.send(&mail, NewMessage::new("hello")).await?;
-//! # storage_core::Result::Ok(()) })?;
-//! # storage_core::Result::Ok(())
+//! # Ok::<(), storage_core::Error>(()) })?;
+//! # Ok::<(), storage_core::Error>(())
 //! ```
 
 pub mod config;

@@ -32,11 +32,11 @@ impl Default for Registry {
     fn default() -> Self {
         let mut registry = Self::empty();
         #[cfg(feature = "memory")]
-        registry.register(Arc::new(storage_memory::MemoryDriver::default()));
+        registry.register(Arc::new(storage_memory::MemoryDriver));
         #[cfg(feature = "sqlite")]
-        registry.register(Arc::new(storage_sqlite::SqliteDriver::default()));
+        registry.register(Arc::new(storage_sqlite::SqliteDriver));
         #[cfg(feature = "fs")]
-        registry.register(Arc::new(storage_fs::FsDriver::default()));
+        registry.register(Arc::new(storage_fs::FsDriver));
         registry
     }
 }
@@ -59,7 +59,7 @@ impl Registry {
         self.drivers.iter()
     }
 
-    fn names(&self) -> impl Iterator<Item = &'static str> {
+    fn names(&self) -> impl Iterator<Item = &'static str> + Clone {
         self.drivers.iter().flat_map(|d| std::iter::once(d.name()).chain(d.aliases().iter().copied()))
     }
 
@@ -79,7 +79,9 @@ impl Registry {
     pub fn resolve(&self, config: &BackendConfig, component: &str, needs: Surfaces) -> Result<Arc<dyn Driver>> {
         let driver = self.named(config, component)?;
         check_serves(&**driver, needs, &format!("{}: `{component}`", config.source))?;
-        driver.check_options(&config.driver_config()).map_err(|e| Error::config(format!("{}: `{component}`: {}", config.source, e.message())))?;
+        driver
+            .check_options(&config.driver_config())
+            .map_err(|e| Error::config(format!("{}: `{component}`: {}", config.source, e.message())))?;
         Ok(Arc::clone(driver))
     }
 
@@ -87,12 +89,12 @@ impl Registry {
         let scheme = config.url.as_deref().and_then(url_scheme);
         let key = |key: &str| format!("{}: `{component}.{key}`", config.source);
         let by_type = match &config.driver {
-            Some(name) => Some(self.by_name(name).ok_or_else(|| self.unknown(&key("type"), "driver", name, self.names()))?),
+            Some(name) => Some(self.by_name(name).ok_or_else(|| Self::unknown(&key("type"), "driver", name, self.names()))?),
             None => None,
         };
         let by_url = match scheme {
             Some(scheme) => Some(self.by_scheme(scheme).ok_or_else(|| {
-                self.unknown(&key("url"), "URL scheme", scheme, self.drivers.iter().flat_map(|d| d.schemes().iter().copied()))
+                Self::unknown(&key("url"), "URL scheme", scheme, self.drivers.iter().flat_map(|d| d.schemes().iter().copied()))
             })?),
             None => None,
         };
@@ -107,13 +109,16 @@ impl Registry {
             (None, None) => Err(Error::config(format!(
                 "{}: {} has no scheme that says which backend is meant: write one ({}) or set `type`",
                 config.source,
-                config.url.as_deref().map_or_else(|| format!("`{component}`"), |url| format!("`{component}.url` {:?}", redacted(url))),
+                config
+                    .url
+                    .as_deref()
+                    .map_or_else(|| format!("`{component}`"), |url| format!("`{component}.url` {:?}", redacted(url))),
                 self.drivers.iter().filter_map(|d| d.schemes().first().map(|s| format!("{s}:"))).collect::<Vec<_>>().join(", ")
             ))),
         }
     }
 
-    fn unknown<'a>(&self, key: &str, what: &str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
+    fn unknown<'a>(key: &str, what: &str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
         Error::config(match KNOWN.iter().find(|(names, _)| names.contains(&name)) {
             Some((_, Some(feature))) => {
                 format!("{key}: the {what} `{name}` is not compiled in: build with the cargo feature `{feature}`")

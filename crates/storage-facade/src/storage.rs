@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Provider;
-use storage_core::{Backends, BackendInfo, BlobStore, Clock, Driver, Error, QueueStore, RecordStore, Result, Surfaces};
+use storage_core::{BackendInfo, Backends, BlobStore, Clock, Driver, Error, QueueStore, RecordStore, Result, Surfaces};
 use tokio::sync::Mutex;
 
 use crate::config::{BackendConfig, Component, Config, ConfigFile, EnvLayer, Layers, PlatformLayout, read};
@@ -306,7 +306,9 @@ impl Storage {
         let mut driver_config = planned.config.driver_config();
         driver_config.clock = self.inner.clock.clone();
         let backends = planned.driver.open(&driver_config).await.map_err(|e| {
-            e.with_operation("open").with_subject(format!("`{component}` (set by {})", planned.config.source)).with_backend(planned.driver.name())
+            e.with_operation("open")
+                .with_subject(format!("`{component}` (set by {})", planned.config.source))
+                .with_backend(planned.driver.name())
         })?;
         opened.push((planned.config.clone(), backends.clone()));
         Ok(backends)
@@ -379,7 +381,7 @@ impl Storage {
             if let Some(blobs) = backends.blobs {
                 closed.push(blobs.close().await);
             }
-            outcome = closed.into_iter().fold(outcome, |first, next| first.and(next));
+            outcome = closed.into_iter().fold(outcome, Result::and);
         }
         outcome
     }

@@ -19,7 +19,8 @@ impl EnvLayer {
     /// The variables of this process whose names begin with `prefix` (`STORAGE_`), in any letter case.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
-        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self::of(prefix, variables)
     }
 

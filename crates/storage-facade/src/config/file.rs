@@ -66,10 +66,6 @@ impl ConfigFile {
         Self::read(path).map(Some)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     pub(crate) fn dict(&self) -> &Dict {
         &self.dict
     }

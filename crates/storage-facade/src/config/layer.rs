@@ -116,7 +116,9 @@ fn options(source: &str, component: &str, value: Value) -> Result<Value> {
             None => (key, value),
         };
         if read.contains_key(&name) {
-            return Err(Error::config(format!("{source}: `{component}.options.{name}` is set both as it is and by `{name}_env`")));
+            return Err(Error::config(format!(
+                "{source}: `{component}.options.{name}` is set both as it is and by `{name}_env`"
+            )));
         }
         read.insert(name, value);
     }
@@ -207,7 +209,9 @@ impl Layers {
 
 fn is_other_backend(chosen: &Dict, inherited: &Dict) -> bool {
     let text = |dict: &Dict, key: &str| dict.get(key).and_then(|v| v.as_str().map(str::to_owned));
-    let driver = |dict: &Dict| text(dict, "type").or_else(|| text(dict, "url").and_then(|url| storage_core::url_scheme(&url).map(str::to_owned)));
+    let driver = |dict: &Dict| {
+        text(dict, "type").or_else(|| text(dict, "url").and_then(|url| storage_core::url_scheme(&url).map(str::to_owned)))
+    };
     match (driver(chosen), driver(inherited)) {
         (Some(chosen), Some(inherited)) => chosen != inherited,
         _ => false,

@@ -15,8 +15,8 @@ use storage_core::{DriverConfig, Surfaces};
 
 pub use self::env::EnvLayer;
 pub use self::file::ConfigFile;
-pub use self::platform::PlatformLayout;
 pub(crate) use self::layer::Layers;
+pub use self::platform::PlatformLayout;
 pub(crate) use self::read::read;
 
 /// A part of the toolkit that is configured on its own.
@@ -182,7 +182,8 @@ mod tests {
         assert_eq!(redacted("postgres://joe:secret@host/db"), "postgres://***@host/db");
         assert_eq!(redacted("postgres://joe:p@ss@host/db"), "postgres://***@host/db");
         assert_eq!(redacted("sqlite:///a@b.db"), "sqlite:///a@b.db");
-        let config = Config { default: Some(BackendConfig::at("s3://key:secret@bucket?secret_key=hunter2")), ..Config::default() };
+        let config =
+            Config { default: Some(BackendConfig::at("s3://key:secret@bucket?secret_key=hunter2")), ..Config::default() };
         let shown = format!("{config:?}");
         assert!(!shown.contains("secret@") && !shown.contains("hunter2"), "{shown}");
     }

@@ -53,7 +53,9 @@ impl PlatformLayout {
                 let path = reader.required(zone, "platform.bronze", "local_path")?;
                 Dict::from([("type".into(), Value::from("fs")), ("url".into(), Value::from(path))])
             }
-            other => return Err(reader.fail(&format!("`platform.bronze.storage_backend` is `s3`, `azure` or `local`, not `{other}`"))),
+            other => {
+                return Err(reader.fail(&format!("`platform.bronze.storage_backend` is `s3`, `azure` or `local`, not `{other}`")));
+            }
         };
         Ok(Self { metadata, dict: Dict::from([("blobs".into(), Value::from(blobs))]) })
     }

@@ -60,7 +60,9 @@ impl Reader<'_> {
         let fail = |what: &str| self.fail(component, key, value, what);
         match key {
             "type" => {
-                backend.driver = Some(value.as_str().filter(|t| !t.is_empty()).ok_or_else(|| fail("is the name of a driver, in quotes"))?.into());
+                backend.driver = Some(
+                    value.as_str().filter(|t| !t.is_empty()).ok_or_else(|| fail("is the name of a driver, in quotes"))?.into(),
+                );
             }
             "url" => {
                 let url = value.as_str().filter(|u| !u.is_empty()).ok_or_else(|| fail("is a URL, in quotes"))?;
@@ -81,12 +83,17 @@ impl Reader<'_> {
                 }
             }
             "pool_size" => {
-                let size = value.to_u128().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_POOL).contains(&u64::from(*n)));
+                let size =
+                    value.to_u128().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_POOL).contains(&u64::from(*n)));
                 backend.pool_size = Some(size.ok_or_else(|| fail("is a number of connections, 1 to 1000"))?);
             }
-            "timeout" => backend.timeout = Some(duration(value).ok_or_else(|| fail("is a time like \"30s\" (or seconds), up to 1h"))?),
+            "timeout" => {
+                backend.timeout = Some(duration(value).ok_or_else(|| fail("is a time like \"30s\" (or seconds), up to 1h"))?);
+            }
             "auto_create" => backend.auto_create = value.to_bool().ok_or_else(|| fail("is true or false"))?,
-            "versioning" => backend.versioning = versioning(value).ok_or_else(|| fail("is true, false, or how many versions to keep"))?,
+            "versioning" => {
+                backend.versioning = versioning(value).ok_or_else(|| fail("is true, false, or how many versions to keep"))?;
+            }
             "backup" => {
                 // A driver that can keep backups by itself has an option of that name; others refuse it.
                 let json = serde_json::to_value(value).map_err(|e| fail(&e.to_string()))?;
