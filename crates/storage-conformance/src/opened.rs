@@ -67,7 +67,8 @@ impl<'h> Opened<'h> {
 }
 
 pub(crate) fn records(backends: &Backends) -> RecordStore {
-    let backend = backends.records.as_ref().expect("the backend has no records: don't run the suites `records` and `transactions`");
+    let backend =
+        backends.records.as_ref().expect("the backend has no records: don't run the suites `records` and `transactions`");
     RecordStore::new(Arc::clone(backend))
 }
 

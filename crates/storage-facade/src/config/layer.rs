@@ -77,7 +77,8 @@ impl Layer {
                 return Err(match NOT_YET.iter().find(|(name, _)| *name == key) {
                     Some((_, why)) => Error::config(format!("{source}: `{written}.{key}`: {why}")),
                     None => {
-                        let known = BACKEND_KEYS.iter().map(|(name, _)| *name);
+                        let known =
+                            BACKEND_KEYS.iter().flat_map(|(name, aliases)| std::iter::once(*name).chain(aliases.iter().copied()));
                         let hint = "no such key; a driver's own options go into `options`";
                         unknown(source, &format!("{written}.{key}"), hint, known)
                     }

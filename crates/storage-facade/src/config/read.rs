@@ -41,12 +41,14 @@ impl Reader<'_> {
     }
 
     fn backend(&self, component: &str) -> Result<Option<BackendConfig>> {
-        let Ok(Value::Dict(_, dict)) = self.figment.find_value(component) else { return Ok(None) };
+        let Ok(value) = self.figment.find_value(component) else { return Ok(None) };
+        let Some(dict) = value.as_dict() else { return Ok(None) };
         let mut backend = BackendConfig::default();
-        for (key, value) in &dict {
+        for (key, value) in dict {
             self.apply(&mut backend, component, key, value)?;
         }
-        let mut sources: Vec<String> = dict.values().map(|value| self.source(deepest(value))).collect();
+        let own = dict.is_empty().then_some(&value);
+        let mut sources: Vec<String> = dict.values().chain(own).map(|value| self.source(deepest(value))).collect();
         sources.sort_unstable();
         sources.dedup();
         backend.source = sources.join(", ");
@@ -84,7 +86,7 @@ impl Reader<'_> {
             }
             "pool_size" => {
                 let size =
-                    value.to_u128().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_POOL).contains(&u64::from(*n)));
+                    value.to_i128().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_POOL).contains(&u64::from(*n)));
                 backend.pool_size = Some(size.ok_or_else(|| fail("is a number of connections, 1 to 1000"))?);
             }
             "timeout" => {
@@ -120,7 +122,7 @@ fn json(dict: &Dict) -> Result<serde_json::Map<String, serde_json::Value>> {
 fn duration(value: &Value) -> Option<Duration> {
     let parsed = match value {
         Value::String(_, text) => humantime::parse_duration(text).ok()?,
-        value => Duration::from_secs(u64::try_from(value.to_u128()?).ok()?),
+        value => Duration::from_secs(u64::try_from(value.to_i128()?).ok()?),
     };
     (parsed > Duration::ZERO && parsed <= MAX_TIMEOUT).then_some(parsed)
 }
@@ -129,6 +131,6 @@ fn versioning(value: &Value) -> Option<Versioning> {
     if let Some(on) = value.to_bool() {
         return Some(if on { Versioning::All } else { Versioning::Off });
     }
-    let keep = value.to_u128().and_then(|n| u32::try_from(n).ok())?;
+    let keep = value.to_i128().and_then(|n| u32::try_from(n).ok())?;
     (keep > 0).then_some(Versioning::Keep(keep))
 }
