@@ -33,10 +33,6 @@ impl Default for Registry {
         let mut registry = Self::empty();
         #[cfg(feature = "memory")]
         registry.register(Arc::new(storage_memory::MemoryDriver));
-        #[cfg(feature = "sqlite")]
-        registry.register(Arc::new(storage_sqlite::SqliteDriver));
-        #[cfg(feature = "fs")]
-        registry.register(Arc::new(storage_fs::FsDriver));
         registry
     }
 }
