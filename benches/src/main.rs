@@ -1,0 +1,121 @@
+//! Compares the storage toolkit with raw baselines and with its peers, side by side in one run.
+//!
+//! ```text
+//! cargo run --release -- --section queue            one section
+//! cargo run --release -- --quick --no-peers         does the bench work? seconds, no figures worth keeping
+//! cargo run --release                               everything but `build`; writes docs/performance.md
+//! ```
+#![forbid(unsafe_code)]
+
+mod context;
+mod machine;
+mod measure;
+mod ours_queue;
+mod python;
+mod queue;
+mod report;
+mod subject;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
+
+use context::Context;
+use report::Section;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SectionName {
+    /// SQLite queue against rusqlite, apalis, fang, huey, persist-queue and honker.
+    Queue,
+}
+
+impl SectionName {
+    /// What a run without `--section` measures.
+    const USUAL: [Self; 1] = [Self::Queue];
+
+    fn id(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+        }
+    }
+
+    async fn run(self, context: &Context) -> Result<Section> {
+        match self {
+            Self::Queue => queue::run(context).await,
+        }
+    }
+}
+
+/// Compares the storage toolkit with raw baselines and with its peers, side by side in one run.
+#[derive(Debug, Parser)]
+struct Args {
+    /// What to measure; may be given more than once. Without it: everything but `build`.
+    #[arg(long, value_enum)]
+    section: Vec<SectionName>,
+    /// Small sizes and two rounds: a smoke test. Writes no document unless `--doc` is given.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds that count, after one warm-up.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+    /// Write this run's samples to a file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where to write the document; sections that this run leaves out keep the figures of the last run that had them.
+    /// [default: the repository's docs/performance.md; with `--quick`, none]
+    #[arg(long, value_name = "FILE")]
+    doc: Option<PathBuf>,
+    /// Folder in which every subject writes. Must be on a disk. [default: target/data beside the bench]
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    /// Leave out the peers that have to be built (fang) or installed (Python).
+    #[arg(long)]
+    no_peers: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(bench(args))
+}
+
+async fn bench(args: Args) -> Result<()> {
+    let home = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let rounds = args.rounds.map_or(if args.quick { 2 } else { 5 }, usize::from);
+    let context = Context::new(home, args.dir, rounds, args.quick, args.no_peers)?;
+    let names = if args.section.is_empty() { SectionName::USUAL.to_vec() } else { args.section };
+
+    let mut sections = Vec::with_capacity(names.len());
+    for name in names {
+        let section = name.run(&context).await.with_context(|| format!("section {}", name.id()))?;
+        print(&report::text(&section));
+        sections.push(section);
+    }
+    if let Some(file) = &args.json {
+        let json = serde_json::to_vec_pretty(&sections)?;
+        std::fs::write(file, json).with_context(|| format!("writing {}", file.display()))?;
+    }
+    let doc = args.doc.or_else(|| (!args.quick).then(|| context.root().join("docs/performance.md")));
+    let Some(doc) = doc else { return Ok(()) };
+    write_document(&context, &doc, sections)
+}
+
+/// Writes the document from this run's sections and those that earlier runs left.
+fn write_document(context: &Context, doc: &Path, sections: Vec<Section>) -> Result<()> {
+    let ids = SectionName::value_variants().iter().map(|name| name.id()).collect::<Vec<_>>();
+    let sections = report::merge(&context.target.join("performance.json"), sections, &ids)?;
+    let changes = std::fs::read_to_string(context.home.join("CHANGES.md")).context("reading benches/CHANGES.md")?;
+    if let Some(folder) = doc.parent() {
+        std::fs::create_dir_all(folder).context("making the document's folder")?;
+    }
+    std::fs::write(doc, report::document(&sections, &changes)).with_context(|| format!("writing {}", doc.display()))?;
+    context.progress(&format!("wrote {}", doc.display()));
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)] // the tables are the program's output
+fn print(text: &str) {
+    println!("{text}");
+}
