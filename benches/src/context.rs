@@ -33,21 +33,42 @@ impl Context {
     /// # Errors
     ///
     /// When the folder can't be made or lies in memory, where a commit costs nothing and no comparison holds.
-    pub fn new(home: PathBuf, data: Option<PathBuf>, rounds: usize, quick: bool, no_peers: bool) -> Result<Self> {
+    pub fn new(
+        home: PathBuf,
+        data: Option<PathBuf>,
+        rounds: usize,
+        quick: bool,
+        no_peers: bool,
+    ) -> Result<Self> {
         let target = home.join("target");
         let data = data.unwrap_or_else(|| target.join("data"));
-        std::fs::create_dir_all(&data).with_context(|| format!("making the data folder {}", data.display()))?;
+        std::fs::create_dir_all(&data)
+            .with_context(|| format!("making the data folder {}", data.display()))?;
         let data = data.canonicalize().context("resolving the data folder")?;
         let machine = Machine::look(&data)?;
         if machine.filesystem == "tmpfs" {
-            bail!("{} is in memory (tmpfs): give --dir a folder on a disk", data.display());
+            bail!(
+                "{} is in memory (tmpfs): give --dir a folder on a disk",
+                data.display()
+            );
         }
-        Ok(Self { home, target, data, rounds, quick, no_peers, machine })
+        Ok(Self {
+            home,
+            target,
+            data,
+            rounds,
+            quick,
+            no_peers,
+            machine,
+        })
     }
 
     /// A fresh folder on the disk, removed when dropped.
     pub fn folder(&self) -> Result<TempDir> {
-        tempfile::Builder::new().prefix("round-").tempdir_in(&self.data).context("making a folder for a round")
+        tempfile::Builder::new()
+            .prefix("round-")
+            .tempdir_in(&self.data)
+            .context("making a folder for a round")
     }
 
     /// A section's result, with the circumstances under which it was had.

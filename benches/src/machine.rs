@@ -32,7 +32,8 @@ impl Machine {
     ///
     /// When the disk can't be written.
     pub fn look(dir: &Path) -> Result<Self> {
-        let (appends_per_second, overwrites_per_second) = try_disk(dir).context("trying the disk")?;
+        let (appends_per_second, overwrites_per_second) =
+            try_disk(dir).context("trying the disk")?;
         Ok(Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_gib: memory_gib(),
@@ -49,7 +50,12 @@ impl std::fmt::Display for Machine {
         write!(
             f,
             "{} cores, {} GiB of memory, {}, {}; 4 KiB + fsync: {:.0}/s appending, {:.0}/s overwriting",
-            self.cores, self.memory_gib, self.kernel, self.filesystem, self.appends_per_second, self.overwrites_per_second
+            self.cores,
+            self.memory_gib,
+            self.kernel,
+            self.filesystem,
+            self.appends_per_second,
+            self.overwrites_per_second
         )
     }
 }
@@ -71,17 +77,23 @@ fn try_disk(dir: &Path) -> Result<(f64, f64)> {
 }
 
 fn memory_gib() -> u64 {
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
+    let kib = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
     kib.unwrap_or(0).div_ceil(1 << 20)
 }
 
 fn kernel() -> String {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let version: Vec<&str> = release.trim().split('.').take(2).collect();
-    if version.iter().all(|part| part.is_empty()) { std::env::consts::OS.to_owned() } else { format!("Linux {}", version.join(".")) }
+    if version.iter().all(|part| part.is_empty()) {
+        std::env::consts::OS.to_owned()
+    } else {
+        format!("Linux {}", version.join("."))
+    }
 }
 
 /// The type of the mount that holds `dir`: the longest mount point that is a prefix of it.
@@ -95,5 +107,8 @@ fn filesystem(dir: &Path) -> String {
             dir.starts_with(point).then_some((point.len(), kind))
         })
         .max()
-        .map_or_else(|| "unknown file system".to_owned(), |(_, kind)| kind.to_owned())
+        .map_or_else(
+            || "unknown file system".to_owned(),
+            |(_, kind)| kind.to_owned(),
+        )
 }

@@ -7,19 +7,29 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod blobs;
 mod context;
+mod corpus;
+mod files;
+mod first_build;
 mod machine;
 mod measure;
+mod memory;
+mod ours_blobs;
+mod ours_fs;
+mod ours_memory;
 mod ours_queue;
+mod ours_records;
 mod python;
 mod queue;
+mod records;
 mod report;
 mod subject;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use context::Context;
 use report::Section;
@@ -29,28 +39,57 @@ use report::Section;
 enum SectionName {
     /// SQLite queue against rusqlite, apalis, fang, huey, persist-queue and honker.
     Queue,
+    /// SQLite records against sqlx.
+    Records,
+    /// Records as files against the bare calls.
+    Fs,
+    /// Records in memory against a locked map.
+    Memory,
+    /// Blobs in a folder against a copy and object_store.
+    Blobs,
+    /// The first build of the command; minutes, and only when asked for.
+    Build,
 }
 
 impl SectionName {
     /// What a run without `--section` measures.
-    const USUAL: [Self; 1] = [Self::Queue];
+    const USUAL: [Self; 5] = [
+        Self::Queue,
+        Self::Records,
+        Self::Fs,
+        Self::Memory,
+        Self::Blobs,
+    ];
 
     fn id(self) -> &'static str {
         match self {
             Self::Queue => "queue",
+            Self::Records => "records",
+            Self::Fs => "fs",
+            Self::Memory => "memory",
+            Self::Blobs => "blobs",
+            Self::Build => "build",
         }
     }
 
     async fn run(self, context: &Context) -> Result<Section> {
         match self {
             Self::Queue => queue::run(context).await,
+            Self::Records => records::run(context).await,
+            Self::Fs => files::run(context).await,
+            Self::Memory => memory::run(context).await,
+            Self::Blobs => blobs::run(context).await,
+            Self::Build => first_build::run(context).await,
         }
     }
 }
 
 /// Compares the storage toolkit with raw baselines and with its peers, side by side in one run.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    child: Option<Child>,
     /// What to measure; may be given more than once. Without it: everything but `build`.
     #[arg(long, value_enum)]
     section: Vec<SectionName>,
@@ -75,21 +114,44 @@ struct Args {
     no_peers: bool,
 }
 
+/// What the bench runs itself for.
+#[derive(Debug, Subcommand)]
+enum Child {
+    /// One large transfer, whose peak memory is then its own.
+    #[command(hide = true)]
+    Transfer(blobs::TransferArgs),
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(bench(args))
 }
 
 async fn bench(args: Args) -> Result<()> {
+    if let Some(Child::Transfer(args)) = &args.child {
+        return blobs::transfer(args).await;
+    }
     let home = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let rounds = args.rounds.map_or(if args.quick { 2 } else { 5 }, usize::from);
+    let rounds = args
+        .rounds
+        .map_or(if args.quick { 2 } else { 5 }, usize::from);
     let context = Context::new(home, args.dir, rounds, args.quick, args.no_peers)?;
-    let names = if args.section.is_empty() { SectionName::USUAL.to_vec() } else { args.section };
+    let names = if args.section.is_empty() {
+        SectionName::USUAL.to_vec()
+    } else {
+        args.section
+    };
 
     let mut sections = Vec::with_capacity(names.len());
     for name in names {
-        let section = name.run(&context).await.with_context(|| format!("section {}", name.id()))?;
+        let section = name
+            .run(&context)
+            .await
+            .with_context(|| format!("section {}", name.id()))?;
         print(&report::text(&section));
         sections.push(section);
     }
@@ -97,20 +159,27 @@ async fn bench(args: Args) -> Result<()> {
         let json = serde_json::to_vec_pretty(&sections)?;
         std::fs::write(file, json).with_context(|| format!("writing {}", file.display()))?;
     }
-    let doc = args.doc.or_else(|| (!args.quick).then(|| context.root().join("docs/performance.md")));
+    let doc = args
+        .doc
+        .or_else(|| (!args.quick).then(|| context.root().join("docs/performance.md")));
     let Some(doc) = doc else { return Ok(()) };
     write_document(&context, &doc, sections)
 }
 
 /// Writes the document from this run's sections and those that earlier runs left.
 fn write_document(context: &Context, doc: &Path, sections: Vec<Section>) -> Result<()> {
-    let ids = SectionName::value_variants().iter().map(|name| name.id()).collect::<Vec<_>>();
+    let ids = SectionName::value_variants()
+        .iter()
+        .map(|name| name.id())
+        .collect::<Vec<_>>();
     let sections = report::merge(&context.target.join("performance.json"), sections, &ids)?;
-    let changes = std::fs::read_to_string(context.home.join("CHANGES.md")).context("reading benches/CHANGES.md")?;
+    let changes = std::fs::read_to_string(context.home.join("CHANGES.md"))
+        .context("reading benches/CHANGES.md")?;
     if let Some(folder) = doc.parent() {
         std::fs::create_dir_all(folder).context("making the document's folder")?;
     }
-    std::fs::write(doc, report::document(&sections, &changes)).with_context(|| format!("writing {}", doc.display()))?;
+    std::fs::write(doc, report::document(&sections, &changes))
+        .with_context(|| format!("writing {}", doc.display()))?;
     context.progress(&format!("wrote {}", doc.display()));
     Ok(())
 }

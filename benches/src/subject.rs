@@ -3,7 +3,7 @@
 //! Every trait is async, because the toolkit is, and the harness calls it on a multi-threaded runtime with two workers. Raw
 //! baselines are synchronous: they run their whole round on threads of their own and never pay for the runtime.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -71,11 +71,18 @@ pub struct Row {
     pub created: i64,
 }
 
-/// A table of records on SQLite. The harness fills it once, and then times the calls.
+/// A table of records on SQLite, key `id`, index on `bucket`, durable at `synchronous=FULL`.
+///
+/// The harness times the calls that have `all` in their names. They loop over the single ones; a subject that is not async
+/// has loops of its own, on a thread.
 #[async_trait]
 pub trait RecordSubject: Named + Send + Sync {
-    /// Creates the table (key `id`, index on `bucket`) in an empty folder and loads the rows, as fast as the subject can.
-    async fn load(&mut self, dir: &Path, rows: &mut (dyn Iterator<Item = Row> + Send)) -> Result<()>;
+    /// Creates the table in an empty folder and loads the rows, as fast as the subject can.
+    async fn load(
+        &mut self,
+        dir: &Path,
+        rows: &mut (dyn Iterator<Item = Row> + Send),
+    ) -> Result<()>;
     /// The row with this key, all fields.
     async fn get(&self, id: &str) -> Result<Option<Row>>;
     /// Every row with this bucket in the order of their keys, all fields.
@@ -86,51 +93,84 @@ pub trait RecordSubject: Named + Send + Sync {
     async fn insert_one(&self, row: Row) -> Result<()>;
     /// Rows in the table.
     async fn count(&self) -> Result<u64>;
+
+    /// Gets every key, one after another; answers with the rows that were found and are the ones asked for.
+    async fn get_all(&self, ids: Vec<String>) -> Result<usize> {
+        let mut found = 0;
+        for id in ids {
+            found += usize::from(self.get(&id).await?.is_some_and(|row| row.id == id));
+        }
+        Ok(found)
+    }
+
+    /// Queries every bucket, one after another; answers with the number of rows.
+    async fn query_all(&self, buckets: Vec<i64>) -> Result<usize> {
+        let mut found = 0;
+        for bucket in buckets {
+            found += self
+                .query(bucket)
+                .await?
+                .iter()
+                .filter(|row| row.bucket == bucket)
+                .count();
+        }
+        Ok(found)
+    }
+
+    /// Inserts the batches, one after another.
+    async fn insert_all(&self, batches: Vec<Vec<Row>>) -> Result<()> {
+        for rows in batches {
+            self.insert_batch(rows).await?;
+        }
+        Ok(())
+    }
 }
 
-/// Records as files.
+/// A JSON object with its key.
+pub type Document = (String, Map<String, Value>);
+
+/// Records as files: one JSON object each.
 #[async_trait]
 pub trait FileSubject: Named + Send + Sync {
     /// Prepares an empty folder.
     async fn open(&mut self, dir: &Path) -> Result<()>;
     /// Writes many records, durable or not, as fast as the subject can: preparation, not timed.
-    async fn load(&self, records: Vec<(String, Map<String, Value>)>) -> Result<()>;
-    /// Writes the records one after another, each durable before the next, and answers with the seconds it took.
-    async fn put_all(&self, records: Vec<(String, Map<String, Value>)>) -> Result<f64>;
-    /// Reads and parses the records one after another and answers with the seconds and the number found.
-    async fn get_all(&self, ids: Vec<String>) -> Result<(f64, usize)>;
+    async fn load(&self, records: Vec<Document>) -> Result<()>;
+    /// Writes the records one after another, each durable before the next.
+    async fn put_all(&self, records: Vec<Document>) -> Result<()>;
+    /// Reads and parses the records one after another; answers with the number found.
+    async fn get_all(&self, ids: Vec<String>) -> Result<usize>;
 }
 
 /// Records in memory.
 #[async_trait]
 pub trait MemorySubject: Named + Send + Sync {
     /// Takes the records in.
-    async fn load(&mut self, records: Vec<(String, Map<String, Value>)>) -> Result<()>;
-    /// Looks the keys up one after another, each answer a record of its own, and answers with the seconds and the number
-    /// found.
-    async fn get_all(&self, ids: &[String]) -> Result<(f64, usize)>;
-}
-
-/// What a large copy took, measured in a process of its own.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Transfer {
-    /// Seconds until the copy was durable.
-    pub seconds: f64,
-    /// The process' highest resident memory, in KiB.
-    pub peak_kib: u64,
+    async fn load(&mut self, records: Vec<Document>) -> Result<()>;
+    /// Looks the keys up one after another, each answer a record of its own; answers with the number found.
+    async fn get_all(&self, ids: &[String]) -> Result<usize>;
 }
 
 /// A store of blobs in a folder.
 #[async_trait]
 pub trait BlobSubject: Named + Send + Sync {
-    /// Prepares the store in `dir`.
+    /// Opens the store in `dir`, which may hold blobs already.
     async fn open(&mut self, dir: &Path) -> Result<()>;
     /// Stores the file as blob `name`; durable on return.
-    async fn upload(&self, from: PathBuf, name: &str) -> Result<()>;
+    async fn upload(&self, from: &Path, name: &str) -> Result<()>;
     /// Writes the blob to the file; durable on return.
-    async fn download(&self, name: &str, to: PathBuf) -> Result<()>;
+    async fn download(&self, name: &str, to: &Path) -> Result<()>;
     /// Stores a small blob; need not be durable.
     async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()>;
-    /// The whole of a small blob.
-    async fn get(&self, name: &str) -> Result<bytes::Bytes>;
+    /// Gets every small blob, one after another; answers with the number of bytes.
+    async fn get_all(&self, names: Vec<String>) -> Result<usize>;
+}
+
+/// What a large copy took, measured in a process of its own.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Transfer {
+    /// Seconds until the copy was durable.
+    pub seconds: f64,
+    /// The process' highest resident memory, in KiB.
+    pub peak_kib: u64,
 }

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use crate::context::Context;
 use crate::measure::{Lane, interleave};
 use crate::ours_queue;
-use crate::report::{Better, Metric, Section, Table, Target};
+use crate::report::{Better, Goal, Metric, Section, Table, Target};
 use crate::subject::{Durability, Named, QueueCase, QueueRound, QueueSubject, Role};
 
 const INTRO: &str = "\
@@ -38,7 +38,11 @@ async fn subjects(context: &Context) -> Vec<Box<dyn QueueSubject>> {
 
 /// The matrix: durability × workers × batch × body.
 fn cases(context: &Context) -> Vec<QueueCase> {
-    let (singles, many) = if context.quick { (64, 1_600) } else { (2_000, 16_000) };
+    let (singles, many) = if context.quick {
+        (64, 1_600)
+    } else {
+        (2_000, 16_000)
+    };
     let mut cases = Vec::new();
     for sync in [Durability::Full, Durability::Normal] {
         for workers in [1, 8] {
@@ -47,7 +51,13 @@ fn cases(context: &Context) -> Vec<QueueCase> {
                     if context.quick && (sync == Durability::Normal || body != 100) {
                         continue;
                     }
-                    cases.push(QueueCase { sync, workers, batch, body, messages });
+                    cases.push(QueueCase {
+                        sync,
+                        workers,
+                        batch,
+                        body,
+                        messages,
+                    });
                 }
             }
         }
@@ -73,7 +83,12 @@ async fn table(context: &Context, subjects: &[Box<dyn QueueSubject>], case: &Que
         .collect::<Vec<_>>();
     let described = lanes
         .iter()
-        .map(|subject| Lane { subject: subject.name(), role: subject.role(), note: subject.note(), unable: subject.unable(case) })
+        .map(|subject| Lane {
+            subject: subject.name(),
+            role: subject.role(),
+            note: subject.note(),
+            unable: subject.unable(case),
+        })
         .collect();
     let mut settings = vec![String::new(); lanes.len()];
     let mut entries = interleave(described, context.rounds, async |index| {
@@ -85,26 +100,54 @@ async fn table(context: &Context, subjects: &[Box<dyn QueueSubject>], case: &Que
         settings[index] = describe(&round);
         #[allow(clippy::cast_precision_loss)] // counts of messages are far below 2^52
         let messages = case.messages as f64;
-        Ok(vec![messages / round.send_seconds, messages / round.drain_seconds])
+        Ok(vec![
+            messages / round.send_seconds,
+            messages / round.drain_seconds,
+        ])
     })
     .await;
     for (entry, settings) in entries.iter_mut().zip(settings) {
-        entry.note = [entry.note.as_str(), &settings].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
+        entry.note = [entry.note.as_str(), &settings]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("; ");
     }
-    let metric = |name: &str| Metric { name: name.to_owned(), unit: "messages/s".to_owned(), better: Better::Higher };
-    Table { title: title(case), metrics: vec![metric("send"), metric("drain")], entries, targets: targets(case) }
+    let metric = |name: &str| Metric {
+        name: name.to_owned(),
+        unit: "messages/s".to_owned(),
+        better: Better::Higher,
+    };
+    Table {
+        title: title(case),
+        metrics: vec![metric("send"), metric("drain")],
+        entries,
+        targets: targets(case),
+    }
 }
 
 /// The case with as many messages as the subject can take, every worker still having the same number of full batches.
 fn fit(case: &QueueCase, subject: &dyn QueueSubject) -> QueueCase {
     let unit = case.workers * case.batch;
     let most = (subject.longest_round() / unit).max(1) * unit;
-    QueueCase { messages: case.messages.min(most), ..*case }
+    QueueCase {
+        messages: case.messages.min(most),
+        ..*case
+    }
 }
 
 fn title(case: &QueueCase) -> String {
-    let QueueCase { sync, workers, batch, body, .. } = case;
-    format!("synchronous={}, {workers} at once, batches of {batch}, bodies of {body} B", sync.pragma())
+    let QueueCase {
+        sync,
+        workers,
+        batch,
+        body,
+        ..
+    } = case;
+    format!(
+        "synchronous={}, {workers} at once, batches of {batch}, bodies of {body} B",
+        sync.pragma()
+    )
 }
 
 fn targets(case: &QueueCase) -> Vec<Target> {
@@ -113,12 +156,26 @@ fn targets(case: &QueueCase) -> Vec<Target> {
     }
     let peer = if case.workers == 1 { 1.0 } else { 5.0 };
     let at = format!("{} at once", case.workers);
-    let target = |metric, against, at_least, group: String| Target { metric, against, at_least, group };
+    let target = |metric, against, at_least, group: String| Target {
+        metric,
+        goal: Goal::Ratio { against, at_least },
+        group,
+    };
     (0..2)
         .flat_map(|metric| {
             [
-                target(metric, Role::Baseline, 0.7, "queue, FULL: raw rusqlite, same batch".to_owned()),
-                target(metric, Role::Peer, peer, format!("queue, FULL: the best peer, {at}")),
+                target(
+                    metric,
+                    Role::Baseline,
+                    0.7,
+                    "queue, FULL: raw rusqlite, same batch".to_owned(),
+                ),
+                target(
+                    metric,
+                    Role::Peer,
+                    peer,
+                    format!("queue, FULL: the best peer, {at}"),
+                ),
             ]
         })
         .collect()
@@ -126,15 +183,27 @@ fn targets(case: &QueueCase) -> Vec<Target> {
 
 /// Fails when a message is missing or left; duplicates are legal in a queue that delivers at least once, and reported.
 fn verify(case: &QueueCase, round: &QueueRound) -> Result<()> {
-    ensure!(round.delivered == case.messages, "{} of {} messages were delivered", round.delivered, case.messages);
-    ensure!(round.left == 0, "{} messages were left in the queue", round.left);
+    ensure!(
+        round.delivered == case.messages,
+        "{} of {} messages were delivered",
+        round.delivered,
+        case.messages
+    );
+    ensure!(
+        round.left == 0,
+        "{} messages were left in the queue",
+        round.left
+    );
     Ok(())
 }
 
 fn describe(round: &QueueRound) -> String {
     match round.duplicates {
         0 => round.settings.clone(),
-        n => format!("{}; {n} messages were given to two consumers", round.settings),
+        n => format!(
+            "{}; {n} messages were given to two consumers",
+            round.settings
+        ),
     }
 }
 

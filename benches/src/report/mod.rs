@@ -39,12 +39,25 @@ pub struct Metric {
 pub struct Target {
     /// Which metric of the table.
     pub metric: usize,
-    /// Against the best of which side.
-    pub against: Role,
-    /// How many times as good ours has to be. Of times and sizes the inverse is taken, so more is always better.
-    pub at_least: f64,
-    /// The line of the summary that it counts for.
+    /// How far it has to get.
+    pub goal: Goal,
+    /// The line of the summary that it counts for; all targets of a line have the same goal.
     pub group: String,
+}
+
+/// How far a metric has to get.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// So many times as good as the best of a side. Of times and sizes the inverse is taken, so more is always better.
+    Ratio {
+        /// The side.
+        against: Role,
+        /// The least.
+        at_least: f64,
+    },
+    /// No more than this, whatever others need.
+    AtMost(f64),
 }
 
 /// Subjects that did the same thing side by side.
@@ -84,12 +97,14 @@ pub struct Section {
 /// How ours did against a target.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Measured: how many times as good, against which subject.
-    Ratio {
-        /// Ours over theirs, the right way up.
-        ratio: f64,
-        /// Whose figure it is.
-        subject: String,
+    /// Ours has a figure, and so has what it is compared with.
+    Measured {
+        /// The ratio, or the figure itself.
+        value: f64,
+        /// Whose figure it was divided by.
+        subject: Option<String>,
+        /// Whether the goal was reached.
+        pass: bool,
     },
     /// Ours, or everything to compare it with, has no numbers.
     NotMeasured,
@@ -117,16 +132,32 @@ impl Table {
             })
     }
 
-    /// Ours against the best of the target's side.
+    /// Ours against the goal.
     pub fn verdict(&self, target: &Target) -> Verdict {
-        let ours = self.best(Role::Ours, target.metric);
-        let theirs = self.best(target.against, target.metric);
-        let (Some((_, ours)), Some((entry, theirs))) = (ours, theirs) else { return Verdict::NotMeasured };
-        let ratio = match self.metrics[target.metric].better {
-            Better::Higher => ours / theirs,
-            Better::Lower => theirs / ours,
+        let Some((_, ours)) = self.best(Role::Ours, target.metric) else {
+            return Verdict::NotMeasured;
         };
-        Verdict::Ratio { ratio, subject: entry.subject.clone() }
+        match target.goal {
+            Goal::AtMost(limit) => Verdict::Measured {
+                value: ours,
+                subject: None,
+                pass: ours <= limit,
+            },
+            Goal::Ratio { against, at_least } => {
+                let Some((entry, theirs)) = self.best(against, target.metric) else {
+                    return Verdict::NotMeasured;
+                };
+                let value = match self.metrics[target.metric].better {
+                    Better::Higher => ours / theirs,
+                    Better::Lower => theirs / ours,
+                };
+                Verdict::Measured {
+                    value,
+                    subject: Some(entry.subject.clone()),
+                    pass: value >= at_least,
+                }
+            }
+        }
     }
 }
 
@@ -156,13 +187,22 @@ mod tests {
     use super::*;
 
     fn entry(subject: &str, role: Role, samples: &[f64]) -> Entry {
-        Entry { subject: subject.to_owned(), role, note: String::new(), outcome: Outcome::Measured(vec![samples.to_vec()]) }
+        Entry {
+            subject: subject.to_owned(),
+            role,
+            note: String::new(),
+            outcome: Outcome::Measured(vec![samples.to_vec()]),
+        }
     }
 
     fn table(better: Better) -> Table {
         Table {
             title: "t".to_owned(),
-            metrics: vec![Metric { name: "m".to_owned(), unit: "u".to_owned(), better }],
+            metrics: vec![Metric {
+                name: "m".to_owned(),
+                unit: "u".to_owned(),
+                better,
+            }],
             entries: vec![
                 entry("ours", Role::Ours, &[90.0, 100.0, 110.0]),
                 entry("slow", Role::Peer, &[50.0]),
@@ -172,24 +212,65 @@ mod tests {
         }
     }
 
-    fn target(against: Role) -> Target {
-        Target { metric: 0, against, at_least: 1.0, group: "g".to_owned() }
+    fn target(goal: Goal) -> Target {
+        Target {
+            metric: 0,
+            goal,
+            group: "g".to_owned(),
+        }
+    }
+
+    fn ratio(against: Role) -> Target {
+        target(Goal::Ratio {
+            against,
+            at_least: 1.0,
+        })
     }
 
     #[test]
     fn a_rate_is_compared_with_the_highest() {
-        let verdict = table(Better::Higher).verdict(&target(Role::Peer));
-        assert_eq!(verdict, Verdict::Ratio { ratio: 0.5, subject: "fast".to_owned() });
+        let verdict = table(Better::Higher).verdict(&ratio(Role::Peer));
+        assert_eq!(
+            verdict,
+            Verdict::Measured {
+                value: 0.5,
+                subject: Some("fast".to_owned()),
+                pass: false
+            }
+        );
     }
 
     #[test]
     fn a_time_is_compared_with_the_lowest_and_turned_over() {
-        let verdict = table(Better::Lower).verdict(&target(Role::Peer));
-        assert_eq!(verdict, Verdict::Ratio { ratio: 0.5, subject: "slow".to_owned() });
+        let verdict = table(Better::Lower).verdict(&ratio(Role::Peer));
+        assert_eq!(
+            verdict,
+            Verdict::Measured {
+                value: 0.5,
+                subject: Some("slow".to_owned()),
+                pass: false
+            }
+        );
+    }
+
+    #[test]
+    fn a_limit_needs_nobody_else() {
+        let verdict = table(Better::Lower).verdict(&target(Goal::AtMost(100.0)));
+        assert_eq!(
+            verdict,
+            Verdict::Measured {
+                value: 100.0,
+                subject: None,
+                pass: true
+            }
+        );
     }
 
     #[test]
     fn nothing_to_compare_with() {
-        assert_eq!(table(Better::Higher).verdict(&target(Role::Baseline)), Verdict::NotMeasured);
+        assert_eq!(
+            table(Better::Higher).verdict(&ratio(Role::Baseline)),
+            Verdict::NotMeasured
+        );
     }
 }
