@@ -8,7 +8,20 @@ use tempfile::TempDir;
 use crate::machine::Machine;
 use crate::report::{Section, Table};
 
-/// Options of the run, resolved.
+/// How much to measure.
+#[derive(Debug)]
+pub struct Options {
+    /// Rounds that count; one more is run before as a warm-up.
+    pub rounds: usize,
+    /// Small sizes: proves that the bench works, not that anything is fast.
+    pub quick: bool,
+    /// Leave out the peers that have to be built or installed.
+    pub no_peers: bool,
+    /// Text in the titles of the queue cases to measure; empty for all.
+    pub case: String,
+}
+
+/// Where to work, and how.
 #[derive(Debug)]
 pub struct Context {
     /// The `benches` folder of the repository.
@@ -17,14 +30,18 @@ pub struct Context {
     pub target: PathBuf,
     /// Where the subjects write: every one of them, so that all are on one disk.
     pub data: PathBuf,
-    /// Rounds that count; one more is run before as a warm-up.
-    pub rounds: usize,
-    /// Small sizes: proves that the bench works, not that anything is fast.
-    pub quick: bool,
-    /// Leave out the peers that have to be built or installed.
-    pub no_peers: bool,
+    /// How much to measure.
+    pub options: Options,
     /// The machine, in general terms.
     pub machine: Machine,
+}
+
+impl std::ops::Deref for Context {
+    type Target = Options;
+
+    fn deref(&self) -> &Options {
+        &self.options
+    }
 }
 
 impl Context {
@@ -33,13 +50,7 @@ impl Context {
     /// # Errors
     ///
     /// When the folder can't be made or lies in memory, where a commit costs nothing and no comparison holds.
-    pub fn new(
-        home: PathBuf,
-        data: Option<PathBuf>,
-        rounds: usize,
-        quick: bool,
-        no_peers: bool,
-    ) -> Result<Self> {
+    pub fn new(home: PathBuf, data: Option<PathBuf>, options: Options) -> Result<Self> {
         let target = home.join("target");
         let data = data.unwrap_or_else(|| target.join("data"));
         std::fs::create_dir_all(&data)
@@ -56,9 +67,7 @@ impl Context {
             home,
             target,
             data,
-            rounds,
-            quick,
-            no_peers,
+            options,
             machine,
         })
     }

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use context::Context;
+use context::{Context, Options};
 use report::Section;
 
 /// What can be measured.
@@ -109,6 +109,15 @@ struct Args {
     /// Folder in which every subject writes. Must be on a disk. [default: target/data beside the bench]
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
+    /// Measure only the queue cases whose title contains this text, such as "8 at once". Writes no document unless `--doc` is
+    /// given.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    case: String,
     /// Leave out the peers that have to be built (fang) or installed (Python).
     #[arg(long)]
     no_peers: bool,
@@ -136,10 +145,16 @@ async fn bench(args: Args) -> Result<()> {
         return blobs::transfer(args).await;
     }
     let home = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let rounds = args
-        .rounds
-        .map_or(if args.quick { 2 } else { 5 }, usize::from);
-    let context = Context::new(home, args.dir, rounds, args.quick, args.no_peers)?;
+    let partial = args.quick || !args.case.is_empty();
+    let options = Options {
+        rounds: args
+            .rounds
+            .map_or(if args.quick { 2 } else { 5 }, usize::from),
+        quick: args.quick,
+        no_peers: args.no_peers,
+        case: args.case,
+    };
+    let context = Context::new(home, args.dir, options)?;
     let names = if args.section.is_empty() {
         SectionName::USUAL.to_vec()
     } else {
@@ -161,7 +176,7 @@ async fn bench(args: Args) -> Result<()> {
     }
     let doc = args
         .doc
-        .or_else(|| (!args.quick).then(|| context.root().join("docs/performance.md")));
+        .or_else(|| (!partial).then(|| context.root().join("docs/performance.md")));
     let Some(doc) = doc else { return Ok(()) };
     write_document(&context, &doc, sections)
 }

@@ -69,7 +69,10 @@ fn cases(context: &Context) -> Vec<QueueCase> {
 pub async fn run(context: &Context) -> Result<Section> {
     let subjects = subjects(context).await;
     let mut tables = Vec::new();
-    for case in cases(context) {
+    for case in cases(context)
+        .into_iter()
+        .filter(|case| title(case).contains(&context.case))
+    {
         context.progress(&format!("queue: {}", title(&case)));
         tables.push(table(context, &subjects, &case).await);
     }
@@ -250,7 +253,7 @@ impl Named for Apalis {
 #[async_trait]
 impl QueueSubject for Apalis {
     fn longest_round(&self) -> usize {
-        4_000
+        1_600
     }
 
     async fn round(&self, dir: &Path, case: &QueueCase) -> Result<QueueRound> {

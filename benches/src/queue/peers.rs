@@ -27,28 +27,28 @@ pub(super) async fn all(context: &Context) -> Vec<Box<dyn QueueSubject>> {
         Box::new(Child {
             name: "fang 0.11",
             note: "a message is fetched by SELECT, then UPDATE: two workers can get the same one",
-            batches: false,
+            longest_round: 800,
             full_only: Some("fang has no option for synchronous and takes SQLite's default, FULL"),
             program: fang,
         }),
         Box::new(Child {
             name: "huey 3.5 (SqliteHuey)",
             note: "receiving deletes: no lease, so one commit less per message",
-            batches: false,
+            longest_round: 2_400,
             full_only: None,
             program: script("huey_peer.py"),
         }),
         Box::new(Child {
             name: "persist-queue 1.1 (SQLiteAckQueue)",
             note: "done rows stay in the table",
-            batches: false,
+            longest_round: 1_600,
             full_only: None,
             program: script("persistqueue_peer.py"),
         }),
         Box::new(Child {
             name: "honker 0.2",
             note: "",
-            batches: true,
+            longest_round: usize::MAX,
             full_only: None,
             program: script("honker_peer.py"),
         }),
@@ -59,8 +59,8 @@ pub(super) async fn all(context: &Context) -> Vec<Box<dyn QueueSubject>> {
 struct Child {
     name: &'static str,
     note: &'static str,
-    /// Whether it has calls for many messages at once.
-    batches: bool,
+    /// See [`QueueSubject::longest_round`].
+    longest_round: usize,
     full_only: Option<&'static str>,
     program: Result<(PathBuf, Option<PathBuf>)>,
 }
@@ -90,7 +90,7 @@ impl QueueSubject for Child {
     }
 
     fn longest_round(&self) -> usize {
-        if self.batches { usize::MAX } else { 2_400 }
+        self.longest_round
     }
 
     async fn round(&self, dir: &Path, case: &QueueCase) -> Result<QueueRound> {

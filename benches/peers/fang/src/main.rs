@@ -14,7 +14,7 @@ use bytes::Bytes;
 use clap::Parser;
 use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use drive::{AsyncQueue, QueueCase};
-use fang::asynk::async_queue::{AsyncQueueable, AsyncQueue as FangQueue};
+use fang::asynk::async_queue::{AsyncQueue as FangQueue, AsyncQueueable};
 use fang::{AsyncRunnable, FangError, typetag};
 use serde::{Deserialize, Serialize};
 
@@ -58,13 +58,20 @@ impl Fang {
         let file = path.to_str().context("the folder's path is not UTF-8")?;
         let mut connection = SqliteConnection::establish(file)?;
         diesel::sql_query("PRAGMA journal_mode=WAL").execute(&mut connection)?;
-        fang::run_migrations_sqlite(&mut connection).map_err(|error| anyhow!("running fang's migrations: {error}"))?;
+        fang::run_migrations_sqlite(&mut connection)
+            .map_err(|error| anyhow!("running fang's migrations: {error}"))?;
         drop(connection);
 
         let url = format!("sqlite://{file}");
-        let mut queue = FangQueue::builder().uri(url.clone()).max_pool_size(u32::try_from(case.workers)?).build();
+        let mut queue = FangQueue::builder()
+            .uri(url.clone())
+            .max_pool_size(u32::try_from(case.workers)?)
+            .build();
         queue.connect().await.context("connecting fang's pool")?;
-        Ok(Self { queue, inspector: sqlx::SqlitePool::connect(&url).await? })
+        Ok(Self {
+            queue,
+            inspector: sqlx::SqlitePool::connect(&url).await?,
+        })
     }
 }
 
@@ -74,7 +81,9 @@ impl AsyncQueue for Fang {
 
     async fn send(&self, _worker: usize, bodies: &[Bytes]) -> Result<()> {
         for body in bodies {
-            let work = Work { body: String::from_utf8(body.to_vec())? };
+            let work = Work {
+                body: String::from_utf8(body.to_vec())?,
+            };
             self.queue.insert_task(&work).await?;
         }
         Ok(())
@@ -108,14 +117,20 @@ impl AsyncQueue for Fang {
     }
 
     async fn left(&self) -> Result<u64> {
-        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM fang_tasks").fetch_one(&self.inspector).await?;
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM fang_tasks")
+            .fetch_one(&self.inspector)
+            .await?;
         Ok(u64::try_from(left)?)
     }
 
     /// Read on a connection with the same options as fang's own.
     async fn settings(&self) -> Result<String> {
-        let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&self.inspector).await?;
-        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&self.inspector).await?;
+        let journal: String = sqlx::query_scalar("PRAGMA journal_mode")
+            .fetch_one(&self.inspector)
+            .await?;
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
+            .fetch_one(&self.inspector)
+            .await?;
         Ok(drive::settings(&journal, synchronous))
     }
 }
