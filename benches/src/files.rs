@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::context::Context;
 use crate::corpus::{Random, document};
 use crate::measure::{Lane, interleave, per_second};
-use crate::ours_fs;
+use crate::ours;
 use crate::report::{Better, Goal, Metric, Section, Table, Target};
 use crate::subject::{Document, FileSubject, Named, Role};
 
@@ -27,7 +27,7 @@ pub async fn run(context: &Context) -> Result<Section> {
     } else {
         (100_000_i64, 500, 20_000_usize)
     };
-    let all: Vec<Box<dyn FileSubject>> = ours_fs::subject()
+    let all: Vec<Box<dyn FileSubject>> = ours::files::subject()
         .into_iter()
         .chain([Box::new(Bare::default()) as _])
         .collect();

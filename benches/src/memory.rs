@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::context::Context;
 use crate::corpus::{Random, document};
 use crate::measure::{Lane, interleave};
-use crate::ours_memory;
+use crate::ours;
 use crate::report::{Better, Goal, Metric, Section, Table, Target};
 use crate::subject::{Document, MemorySubject, Named, Role};
 
@@ -28,7 +28,7 @@ pub async fn run(context: &Context) -> Result<Section> {
         (100_000_i64, 200_000_u32)
     };
     let mut subjects: Vec<Box<dyn MemorySubject>> = Vec::new();
-    subjects.extend(ours_memory::subject());
+    subjects.extend(ours::memory::subject());
     subjects.push(Box::new(LockedHash::default()));
     subjects.push(Box::new(LockedTree::default()));
     for subject in &mut subjects {

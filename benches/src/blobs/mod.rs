@@ -14,7 +14,7 @@ pub use child::TransferArgs;
 use crate::context::Context;
 use crate::corpus::Random;
 use crate::measure::{Lane, interleave, per_second};
-use crate::ours_blobs;
+use crate::ours;
 use crate::report::{Better, Goal, Metric, Section, Table, Target};
 use crate::subject::{BlobSubject, Role};
 
@@ -26,7 +26,7 @@ answers with, both in pieces of 8 MiB. Small gets come from the page cache.";
 /// Every subject of the section.
 fn subjects() -> Vec<Box<dyn BlobSubject>> {
     let mut subjects: Vec<Box<dyn BlobSubject>> = Vec::new();
-    subjects.extend(ours_blobs::subject());
+    subjects.extend(ours::blobs::subject());
     subjects.push(Box::new(copy::Copy::default()));
     subjects.push(Box::new(local::Local::default()));
     subjects

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 
 use crate::context::Context;
 use crate::measure::{Lane, interleave};
-use crate::ours_queue;
+use crate::ours;
 use crate::report::{Better, Goal, Metric, Section, Table, Target};
 use crate::subject::{Durability, Named, QueueCase, QueueRound, QueueSubject, Role};
 
@@ -26,7 +26,7 @@ every message arrived with its own body, and the queue is empty. A peer without 
 /// Every subject of the section.
 async fn subjects(context: &Context) -> Vec<Box<dyn QueueSubject>> {
     let mut subjects: Vec<Box<dyn QueueSubject>> = Vec::new();
-    subjects.extend(ours_queue::subject());
+    subjects.extend(ours::queue::subject());
     subjects.push(Box::new(Raw(raw::Sharing::Mutex)));
     subjects.push(Box::new(Raw(raw::Sharing::Each)));
     subjects.push(Box::new(Apalis));

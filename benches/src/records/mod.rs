@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use crate::context::Context;
 use crate::corpus::{Random, row};
 use crate::measure::{Entry, Lane, interleave, per_second};
-use crate::ours_records;
+use crate::ours;
 use crate::report::{Better, Goal, Metric, Section, Table, Target};
 use crate::subject::{RecordSubject, Role, Row};
 
@@ -68,7 +68,7 @@ impl Sizes {
 pub async fn run(context: &Context) -> Result<Section> {
     let sizes = Sizes::of(context);
     let makers: Vec<Maker> = vec![
-        ours_records::subject,
+        ours::records::subject,
         || Some(Box::new(sqlx::Raw::new(1))),
         || Some(Box::new(rusqlite::Raw::default())),
     ];
@@ -224,7 +224,7 @@ async fn batches(context: &Context, sizes: &Sizes, subjects: &[Arc<dyn RecordSub
 
 async fn singles(context: &Context, sizes: &Sizes) -> Table {
     let makers: Vec<Maker> = vec![
-        ours_records::subject,
+        ours::records::subject,
         || Some(Box::new(sqlx::Raw::new(8))),
         || Some(Box::new(sqlx::Raw::new(1))),
         || Some(Box::new(rusqlite::Raw::default())),
