@@ -1,8 +1,8 @@
 //! Records, queues and blobs behind one set of traits.
 //!
 //! Two words carry the architecture. A **backend** is what a backend crate implements: [`RecordBackend`], [`QueueBackend`],
-//! [`BlobBackend`], small traits without retries or conveniences. A **store** is what an application holds: `RecordStore`,
-//! `QueueStore`, `BlobStore`, cheap-to-clone structs over an `Arc<dyn …Backend>` in which every shared behaviour is written once.
+//! [`BlobBackend`], small traits without retries or conveniences. A **store** is what an application holds: [`RecordStore`],
+//! [`QueueStore`], [`BlobStore`], cheap-to-clone structs over an `Arc<dyn …Backend>` in which every shared behaviour is written once.
 //!
 //! ```
 //! use storage_core::{Batch, Expect, Filter, Query, fields};
@@ -16,20 +16,28 @@
 //! ```
 
 mod backend;
+pub mod backoff;
 mod batch;
 pub mod blob;
+mod blob_store;
 mod capability;
 pub mod clock;
+mod consumer;
 mod driver;
+pub mod entity;
 mod error;
 mod filter;
 mod key;
 pub mod message;
 mod name;
 mod query;
+mod queue_store;
 mod record;
+mod record_store;
 mod schema;
 mod secret;
+mod transaction;
+mod transfer;
 pub mod value;
 
 pub use backend::{BlobBackend, QueueBackend, RecordBackend};
@@ -38,9 +46,12 @@ pub use blob::{
     BlobAttributes, BlobBody, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ByteStream, ETag, GetOptions,
     ListOptions, PutMode, PutOptions, SignedAccess,
 };
+pub use blob_store::BlobStore;
 pub use capability::{BackendInfo, BlobCapabilities, QueueCapabilities, RecordCapabilities, require};
 pub use clock::Clock;
+pub use consumer::{Consumer, ConsumerOptions, ConsumerReport, Outcome};
 pub use driver::{Backends, Driver, DriverConfig, OptionSpec, Surfaces, url_scheme};
+pub use entity::{ColumnValue, Entity, KeyValue, Repository};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use filter::{Filter, MAX_FILTER_DEPTH, MAX_FILTER_TERMS};
 pub use key::{Key, KeyPart, MAX_KEY_LEN};
@@ -49,12 +60,16 @@ pub use message::{
 };
 pub use name::{ColumnName, IndexName, MAX_NAME_LEN, QueueName, TableName};
 pub use query::{Cursor, Direction, MAX_ORDER, MAX_PAGE, Order, Page, PageToken, Query};
+pub use queue_store::{Queue, QueueStore, Received};
 pub use record::{Fields, Record, Version, fields, part_value};
+pub use record_store::RecordStore;
 pub use schema::{
     Column, ColumnRef, ColumnType, History, Index, KeyColumn, KeyType, MAX_COLUMNS, MAX_INDEXES, RESERVED_TABLE_PREFIX,
     SchemaBuilder, SchemaChange, TableSchema, Undeclared,
 };
 pub use secret::Secret;
+pub use transaction::{MAX_ATTEMPTS, Transaction};
+pub use transfer::{Progress, ProgressFn, TransferOptions, TransferReport};
 
 /// The candidate that `name` was probably meant to be.
 #[must_use]

@@ -1,0 +1,187 @@
+//! Queues in memory.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use storage_core::{
+    BackendInfo, Delivery, Error, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
+    QueueStats, Receipt, Receive, Result, Sent,
+};
+use tokio::time::Instant;
+
+use crate::queues::Queues;
+use crate::store::{Open, Shared};
+
+const CAPABILITIES: QueueCapabilities = QueueCapabilities {
+    delay: true,
+    ttl: true,
+    priority: true,
+    dedup: true,
+    fifo: true,
+    peek: true,
+    update_body: true,
+    dead_letter: true,
+    receipts_across_processes: false,
+    wakes: true,
+    max_body_bytes: 64 << 20,
+    durable: false,
+};
+
+/// How often a waiting receive looks at a clock that is moved by hand, since that wakes nobody.
+const MANUAL_CLOCK_POLL: Duration = Duration::from_millis(10);
+
+/// The queues of a [`MemoryStore`](crate::MemoryStore).
+#[derive(Debug)]
+pub struct MemoryQueue {
+    shared: Arc<Shared>,
+    open: Open,
+}
+
+impl MemoryQueue {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, open: Open::default() }
+    }
+
+    /// Does something under the lock, at one moment.
+    fn with<T>(
+        &self,
+        operation: &'static str,
+        queue: Option<&QueueName>,
+        act: impl FnOnce(&mut Queues, DateTime<Utc>) -> Result<T>,
+    ) -> Result<T> {
+        let answer = self.open.check().and_then(|()| {
+            let mut queues = self.shared.queues();
+            let now = self.shared.clock.now();
+            act(&mut queues, now)
+        });
+        answer.map_err(|error| explain(error, &self.shared.info, operation, queue))
+    }
+
+    /// How long a receive may sleep before it looks again, for want of news.
+    fn nap(&self, next: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Duration {
+        let until_next = next.map_or(Duration::MAX, |at| (at - now).to_std().unwrap_or_default());
+        if self.shared.clock.is_manual() { until_next.min(MANUAL_CLOCK_POLL) } else { until_next }
+    }
+}
+
+fn explain(error: Error, info: &BackendInfo, operation: &'static str, queue: Option<&QueueName>) -> Error {
+    let error = error.with_operation(operation).with_backend(info);
+    match queue {
+        Some(queue) => error.with_subject(format_args!("queue `{queue}`")),
+        None => error,
+    }
+}
+
+#[async_trait]
+impl QueueBackend for MemoryQueue {
+    fn info(&self) -> &BackendInfo {
+        &self.shared.info
+    }
+
+    fn capabilities(&self) -> &QueueCapabilities {
+        &CAPABILITIES
+    }
+
+    async fn create_queue(&self, queue: &QueueName, spec: &QueueSpec) -> Result<bool> {
+        self.with("queue.create_queue", Some(queue), |queues, _| queues.create(queue, spec))
+    }
+
+    async fn delete_queue(&self, queue: &QueueName) -> Result<bool> {
+        self.with("queue.delete_queue", Some(queue), |queues, _| queues.remove(queue))
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueName>> {
+        self.with("queue.queues", None, |queues, _| Ok(queues.names()))
+    }
+
+    async fn queue_spec(&self, queue: &QueueName) -> Result<QueueSpec> {
+        self.with("queue.queue_spec", Some(queue), |queues, now| queues.spec(queue, now))
+    }
+
+    async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>> {
+        self.with("queue.send", Some(queue), |queues, now| {
+            queues.check_home(queue)?;
+            Ok(queues.send(queue, messages, now))
+        })
+    }
+
+    async fn receive(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
+        const OPERATION: &str = "queue.receive";
+        let taken = self.with(OPERATION, Some(queue), |queues, now| queues.receive(queue, request, now))?;
+        if !taken.is_empty() || request.wait.is_zero() {
+            return Ok(taken);
+        }
+        let deadline = Instant::now() + request.wait;
+        loop {
+            let news = self.with(OPERATION, Some(queue), |queues, now| queues.news(queue, now))?;
+            // Enabled before looking again: news in between is not lost.
+            let mut notified = pin!(news.notified());
+            notified.as_mut().enable();
+            if self.open.is_closed() {
+                return Ok(Vec::new());
+            }
+            let (taken, nap) = self.with(OPERATION, Some(queue), |queues, now| {
+                let taken = queues.receive(queue, request, now)?;
+                Ok((taken, self.nap(queues.pending(queue, now)?.next, now)))
+            })?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !taken.is_empty() || left.is_zero() {
+                return Ok(taken);
+            }
+            tokio::select! {
+                () = notified => {}
+                () = tokio::time::sleep(left.min(nap)) => {}
+            }
+            if self.open.is_closed() {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    async fn delete(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
+        const OPERATION: &str = "queue.delete";
+        let mut results = self.with(OPERATION, Some(queue), |queues, now| queues.delete(queue, receipts, now))?;
+        for result in results.iter_mut().filter(|r| r.is_err()) {
+            let taken = std::mem::replace(result, Ok(()));
+            *result = taken.map_err(|error| explain(error, &self.shared.info, OPERATION, Some(queue)));
+        }
+        Ok(results)
+    }
+
+    async fn update(&self, queue: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt> {
+        self.with("queue.update", Some(queue), |queues, now| queues.update(queue, receipt, change, now))
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()> {
+        self.with("queue.dead_letter", Some(queue), |queues, now| queues.dead_letter(queue, receipt, reason, now))
+    }
+
+    async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64> {
+        self.with("queue.redrive", Some(queue), |queues, now| queues.redrive(queue, max, now))
+    }
+
+    async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
+        self.with("queue.peek", Some(queue), |queues, now| queues.peek(queue, max, now))
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        self.with("queue.stats", Some(queue), |queues, now| queues.stats(queue, now))
+    }
+
+    async fn purge(&self, queue: &QueueName) -> Result<u64> {
+        self.with("queue.purge", Some(queue), |queues, now| queues.purge(queue, now))
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.with("queue.ping", None, |_, _| Ok(()))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.open.close();
+        self.shared.queues().wake_all();
+        Ok(())
+    }
+}

@@ -1,0 +1,229 @@
+//! Tools that tests and CI use, how to see whether they are there, and how to install them.
+//!
+//! `cargo xtask test --all` installs what is missing, by Debian's package manager into the system (as root or by `sudo -n`), and by
+//! others into `tools/` under the target folder, where it is found again by the next run. A tool that can't be installed is
+//! reported and the tests go on: those that need it skip, which `--all` counts as failures.
+//!
+//! A new tool is a new entry in [`TEST_TOOLS`].
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use crate::workspace::Workspace;
+use crate::{Failure, Result, process};
+
+/// Something to have on the machine.
+#[derive(Debug)]
+pub(crate) struct Tool {
+    name: &'static str,
+    /// What it is for.
+    purpose: &'static str,
+    /// The package whose tests use it: without that package nothing is installed.
+    wanted_by: &'static str,
+    /// A program with arguments that ends well if the tool is there.
+    detect: &'static [&'static str],
+    install: Install,
+}
+
+/// Where a tool comes from.
+#[derive(Debug)]
+enum Install {
+    /// Debian packages.
+    Apt(&'static [&'static str]),
+    /// Python packages, into a virtual environment that is made if need be.
+    Pip(&'static [&'static str]),
+    /// npm packages.
+    #[expect(dead_code, reason = "Azurite, the first of them, comes with the crates for Azure")]
+    Npm(&'static [&'static str]),
+    /// A program from crates.io, at this version.
+    Cargo(&'static str, &'static str),
+}
+
+/// What tests use beyond Rust, in the order in which it has to be installed.
+const TEST_TOOLS: [Tool; 2] = [
+    Tool {
+        name: "python3",
+        purpose: "a peer in another language that reads what we wrote, and the other way round",
+        wanted_by: "storage-tests",
+        detect: &["python3", "-c", "import venv, ensurepip, sqlite3"],
+        install: Install::Apt(&["python3", "python3-venv"]),
+    },
+    Tool {
+        name: "python environment",
+        purpose: "Python packages that tests use, apart from the system's",
+        wanted_by: "storage-tests",
+        detect: &["python3", "-c", "import sys; sys.exit(sys.prefix == sys.base_prefix)"],
+        install: Install::Pip(&[]),
+    },
+];
+
+/// Checks dependencies in `cargo xtask ci`. Built without optimisation: one minute in place of five, and it runs for seconds.
+pub(crate) const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    purpose: "licences, bans, sources and advisories of dependencies",
+    wanted_by: "xtask",
+    detect: &["cargo-deny", "--version"],
+    install: Install::Cargo("cargo-deny", "0.20.2"),
+};
+
+/// Installs what the tests use and this machine lacks.
+///
+/// # Errors
+///
+/// Only when interrupted: what can't be installed is reported.
+pub(crate) fn test_tools(workspace: &Workspace) -> Result<()> {
+    for tool in &TEST_TOOLS {
+        match ensure(workspace, tool) {
+            Err(Failure::Failed(message)) => eprintln!("warning: {message}"),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Installs `tool` if it is wanted and missing.
+///
+/// # Errors
+///
+/// When that does not succeed.
+pub(crate) fn ensure(workspace: &Workspace, tool: &Tool) -> Result<()> {
+    let wanted = workspace.packages.iter().any(|package| package.name == tool.wanted_by);
+    if !wanted || is_there(workspace, tool) {
+        return Ok(());
+    }
+    println!("installing {} ({})", tool.name, tool.purpose);
+    for command in commands(workspace, &tool.install, is_root()) {
+        if !process::run(command)?.success() {
+            return Err(Failure::Failed(format!("cannot install {} ({}), see above", tool.name, tool.purpose)));
+        }
+    }
+    if is_there(workspace, tool) {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!("{} was installed, but `{}` still fails", tool.name, tool.detect.join(" "))))
+}
+
+/// `PATH` with the folders in front in which tools are installed.
+pub(crate) fn search_path(workspace: &Workspace) -> OsString {
+    let tools = workspace.tools();
+    let own = ["bin", "python/bin", "npm/node_modules/.bin"].map(|folder| tools.join(folder));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // A target folder with a `:` in its name can't be in a search path; then tools of the system alone are found.
+    std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path))).unwrap_or(path)
+}
+
+fn is_there(workspace: &Workspace, tool: &Tool) -> bool {
+    let Some((program, arguments)) = tool.detect.split_first() else {
+        return true;
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).env("PATH", search_path(workspace));
+    process::succeeds(command)
+}
+
+fn is_root() -> bool {
+    let mut command = Command::new("sh");
+    command.args(["-c", "test \"$(id -u)\" = 0"]);
+    process::succeeds(command)
+}
+
+/// The programs that install, in order.
+fn commands(workspace: &Workspace, install: &Install, root: bool) -> Vec<Command> {
+    let tools = workspace.tools();
+    match install {
+        Install::Apt(packages) => {
+            let install = ["apt-get", "install", "--yes", "--no-install-recommends"];
+            vec![apt(root, &["apt-get", "update", "--quiet"]), apt(root, &[&install[..], packages].concat())]
+        }
+        Install::Pip(packages) => {
+            let folder = tools.join("python");
+            let mut commands = vec![command("python3", &["-m", "venv"], Some(&folder))];
+            if !packages.is_empty() {
+                let pip = folder.join("bin/pip");
+                commands.push(command(&pip.to_string_lossy(), &[&["install", "--quiet"], *packages].concat(), None));
+            }
+            commands
+        }
+        Install::Npm(packages) => {
+            let mut npm = command("npm", &["install", "--no-audit", "--no-fund", "--prefix"], Some(&tools.join("npm")));
+            npm.args(*packages);
+            vec![npm]
+        }
+        Install::Cargo(name, version) => {
+            let build = tools.join("build");
+            let mut cargo = workspace.cargo();
+            cargo.args(["install", name, "--version", version, "--locked", "--debug", "--root"]).arg(&tools);
+            cargo.arg("--target-dir").arg(&build);
+            // The program is all that is wanted of half a gigabyte.
+            vec![cargo, command("rm", &["-rf"], Some(&build))]
+        }
+    }
+}
+
+fn apt(root: bool, words: &[&str]) -> Command {
+    let before: &[&str] = if root { &["env"] } else { &["sudo", "-n", "env"] };
+    let words = [before, &["DEBIAN_FRONTEND=noninteractive"], words].concat();
+    command(words[0], &words[1..], None)
+}
+
+fn command(program: &str, arguments: &[&str], last: Option<&Path>) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).args(last);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workspace() -> Workspace {
+        Workspace { root: "/w".into(), target: "/w/target".into(), packages: Vec::new() }
+    }
+
+    fn lines(install: &Install, root: bool) -> Vec<String> {
+        let words = |command: &Command| {
+            let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+            std::iter::once(command.get_program().to_string_lossy().into_owned()).chain(arguments).collect::<Vec<_>>()
+        };
+        commands(&workspace(), install, root).iter().map(|command| words(command).join(" ")).collect()
+    }
+
+    #[test]
+    fn packages_come_by_their_managers() {
+        let expected = [
+            "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get update --quiet",
+            "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends a b",
+        ];
+        assert_eq!(lines(&Install::Apt(&["a", "b"]), false), expected);
+        assert!(lines(&Install::Apt(&["a"]), true)[0].starts_with("env "));
+        let expected = ["python3 -m venv /w/target/tools/python", "/w/target/tools/python/bin/pip install --quiet x"];
+        assert_eq!(lines(&Install::Pip(&["x"]), true), expected);
+        assert_eq!(lines(&Install::Pip(&[]), true), expected[..1]);
+        let cargo = lines(&Install::Cargo("t", "1.2.3"), true);
+        assert!(
+            cargo[0].ends_with(
+                "install t --version 1.2.3 --locked --debug --root /w/target/tools --target-dir /w/target/tools/build"
+            )
+        );
+    }
+
+    #[test]
+    fn what_nobody_wants_is_not_installed() {
+        let tool = Tool {
+            name: "x",
+            purpose: "y",
+            wanted_by: "z",
+            detect: &["a-program-that-is-not-there"],
+            install: Install::Apt(&["a-package-that-is-not-there"]),
+        };
+        assert!(!is_there(&workspace(), &tool));
+        assert!(ensure(&workspace(), &tool).is_ok());
+    }
+
+    #[test]
+    fn installed_tools_are_found_first() {
+        let path = search_path(&workspace());
+        assert!(path.to_string_lossy().starts_with("/w/target/tools/bin"), "{}", path.display());
+    }
+}
