@@ -87,9 +87,9 @@ impl Catalog {
 
     /// The table of that name in whatever letter case.
     pub(crate) fn similar(&self, name: &TableName) -> Option<&Arc<Entry>> {
-        self.tables.get(name).or_else(|| {
-            self.tables.iter().find(|(n, _)| n.as_str().eq_ignore_ascii_case(name.as_str())).map(|(_, entry)| entry)
-        })
+        self.tables
+            .get(name)
+            .or_else(|| self.tables.iter().find(|(n, _)| n.as_str().eq_ignore_ascii_case(name.as_str())).map(|(_, entry)| entry))
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Entry>> {

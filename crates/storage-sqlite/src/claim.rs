@@ -5,7 +5,7 @@ use storage_core::{Delivery, QueueName, Receipt, Receive, Result, clock};
 
 use crate::error::OrExplain;
 use crate::messages::{self, COLUMNS, time};
-use crate::queues::{LEASED, Queue, find, settle};
+use crate::queues::{LEASED, NEW_LEASE, Queue, find, settle};
 use crate::session::Session;
 
 /// Leases the next messages.
@@ -14,7 +14,7 @@ pub(crate) fn claim(session: &mut Session<'_>, name: &QueueName, request: &Recei
     settle(session, &queue, name)?;
     let leased_until = clock::add(session.now, request.visibility);
     let update = format!(
-        "UPDATE _storage_messages SET state = {LEASED}, visible_at = ?2, lease = lease + 1, deliveries = deliveries + 1 \
+        "UPDATE _storage_messages SET state = {LEASED}, visible_at = ?2, lease = {NEW_LEASE}, deliveries = deliveries + 1 \
          WHERE id IN (SELECT id FROM _storage_messages WHERE lane = ?1 AND state = 0 ORDER BY priority DESC, id LIMIT ?3) \
          RETURNING {COLUMNS}, lease"
     );

@@ -40,7 +40,10 @@ impl Driver for SqliteDriver {
                 help: "When a commit is on the disk: `full` at once (default), `normal` some time later (a power cut may undo the last \
                        commits), `off` never mind (a power cut may damage the file)",
             },
-            OptionSpec { name: "cache_mib", help: "How much memory each connection uses to cache pages, in MiB, 1 to 4096 (default 8)" },
+            OptionSpec {
+                name: "cache_mib",
+                help: "How much memory each connection uses to cache pages, in MiB, 1 to 4096 (default 8)",
+            },
         ]
     }
 
@@ -162,7 +165,16 @@ mod tests {
 
     #[test]
     fn what_names_no_file_is_refused() {
-        for url in ["sqlite:", "sqlite://", "sqlite:///", "data/", "sqlite::memory:", ":memory:", "sqlite://:memory:", "sqlite:///:memory:"] {
+        for url in [
+            "sqlite:",
+            "sqlite://",
+            "sqlite:///",
+            "data/",
+            "sqlite::memory:",
+            ":memory:",
+            "sqlite://:memory:",
+            "sqlite:///:memory:",
+        ] {
             assert_eq!(read(url).unwrap_err().kind(), storage_core::ErrorKind::Config, "{url}");
         }
         assert!(read(":memory:").unwrap_err().message().contains("memory:"));

@@ -33,14 +33,18 @@ pub(crate) fn explain(error: rusqlite::Error) -> Error {
             "the database file is damaged ({error}): restore a backup, or save what can be read with `sqlite3 FILE .recover`"
         )),
         Code::DiskFull => disk_full(),
-        Code::ReadOnly | Code::PermissionDenied | Code::AuthorizationForStatementDenied => {
-            Error::new(storage_core::ErrorKind::Unauthorized, format!(
+        Code::ReadOnly | Code::PermissionDenied | Code::AuthorizationForStatementDenied => Error::new(
+            storage_core::ErrorKind::Unauthorized,
+            format!(
                 "the database can't be written ({error}): the file and its folder must be writable, for the log beside it too"
-            ))
-        }
-        Code::CannotOpen => Error::new(storage_core::ErrorKind::Unauthorized, format!(
-            "the database can't be opened ({error}): check that its folder is there and that the file may be read and written"
-        )),
+            ),
+        ),
+        Code::CannotOpen => Error::new(
+            storage_core::ErrorKind::Unauthorized,
+            format!(
+                "the database can't be opened ({error}): check that its folder is there and that the file may be read and written"
+            ),
+        ),
         Code::SystemIoFailure => io_failure(&error),
         Code::OutOfMemory => Error::unavailable("SQLite is out of memory"),
         Code::OperationInterrupted | Code::OperationAborted => Error::unavailable("the operation was interrupted"),

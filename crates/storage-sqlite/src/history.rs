@@ -18,7 +18,8 @@ pub(crate) fn keep(connection: &Connection, keep: History, table: &TableName, re
     };
     let key = key_text(&record.key);
     let fields = serde_json::to_string(&record.fields)?;
-    let insert = "INSERT INTO _storage_history (table_name, key, version, updated_at, expires_at, fields) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let insert =
+        "INSERT INTO _storage_history (table_name, key, version, updated_at, expires_at, fields) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let values = (
         table.as_str(),
         &key,

@@ -87,8 +87,7 @@ fn make(connection: &Connection) -> Result<()> {
     if let Some(version) = version(connection).or_explain()? {
         return check(version);
     }
-    let strangers: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).or_explain()?;
+    let strangers: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).or_explain()?;
     let owner: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).or_explain()?;
     if strangers == 0 && owner == 0 {
         connection.pragma_update(None, "application_id", APPLICATION_ID).or_explain()?;

@@ -107,9 +107,8 @@ fn step(connection: &Connection, shared: &Shared) -> Result<i64> {
 fn sweep(connection: &Connection, tables: &[String], now: &str, micros: i64) -> SqlResult<i64> {
     let mut removed = 0;
     for name in tables {
-        let delete = format!(
-            "DELETE FROM {name} WHERE _rowid_ IN (SELECT _rowid_ FROM {name} WHERE \"{EXPIRES_AT}\" <= ?1 LIMIT ?2)"
-        );
+        let delete =
+            format!("DELETE FROM {name} WHERE _rowid_ IN (SELECT _rowid_ FROM {name} WHERE \"{EXPIRES_AT}\" <= ?1 LIMIT ?2)");
         removed += connection.prepare_cached(&delete)?.execute((now, STEP))?;
     }
     removed += connection

@@ -102,9 +102,8 @@ pub(crate) fn read(row: &Row<'_>) -> Result<Message> {
 
 /// Up to `max` ready messages, in the order in which they would be received.
 pub(crate) fn peek(connection: &Connection, lane: i64, max: u32) -> Result<Vec<Message>> {
-    let select = format!(
-        "SELECT {COLUMNS} FROM _storage_messages WHERE lane = ?1 AND state = 0 ORDER BY priority DESC, id LIMIT ?2"
-    );
+    let select =
+        format!("SELECT {COLUMNS} FROM _storage_messages WHERE lane = ?1 AND state = 0 ORDER BY priority DESC, id LIMIT ?2");
     let mut select = connection.prepare_cached(&select).or_explain()?;
     let mut rows = select.query((lane, max)).or_explain()?;
     let mut messages = Vec::new();

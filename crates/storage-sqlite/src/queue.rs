@@ -141,9 +141,7 @@ impl QueueBackend for SqliteQueue {
     }
 
     async fn queues(&self) -> Result<Vec<QueueName>> {
-        let answer = async {
-            self.handle.open()?.read(|snapshot| queues::names(snapshot.connection)).await
-        };
+        let answer = async { self.handle.open()?.read(|snapshot| queues::names(snapshot.connection)).await };
         answer.await.map_err(|e| self.explain(e, "queue.queues", None))
     }
 

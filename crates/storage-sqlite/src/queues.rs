@@ -16,6 +16,9 @@ pub(crate) const DELAYED: i64 = 1;
 /// A message with a consumer, or one given back with a delay.
 pub(crate) const LEASED: i64 = 2;
 
+/// The mark of a new lease, in SQL. Random, so that a receipt can't be guessed, nor ever be good again.
+pub(crate) const NEW_LEASE: &str = "random() & 9223372036854775807";
+
 /// A queue, or its companion.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Queue {
@@ -199,10 +202,12 @@ pub(crate) fn bury(session: &mut Session<'_>, queue: &Queue, name: &QueueName, i
         (dead::AT, value::timestamp(session.now)),
     ];
     attributes.extend(about.map(|(name, value)| (name.to_owned(), value)));
-    let update = "UPDATE _storage_messages SET lane = ?2, state = 0, visible_at = ?3, lease = lease + 1, deliveries = 0, \
-                  expires_at = NULL, attributes = ?4 WHERE id = ?1";
+    let update = format!(
+        "UPDATE _storage_messages SET lane = ?2, state = 0, visible_at = ?3, lease = {NEW_LEASE}, deliveries = 0, \
+         expires_at = NULL, attributes = ?4 WHERE id = ?1"
+    );
     let values = (id, queue.letters(), session.micros(), write_attributes(&attributes)?);
-    session.connection.prepare_cached(update).and_then(|mut update| update.execute(values)).or_explain()?;
+    session.connection.prepare_cached(&update).and_then(|mut update| update.execute(values)).or_explain()?;
     session.news.push((queue.letters(), 1));
     Ok(())
 }
@@ -218,15 +223,17 @@ pub(crate) fn redrive(session: &mut Session<'_>, name: &QueueName, max: u32) -> 
         let rows = select.query_map((queue.letters(), max), |row| Ok((row.get(0)?, row.get(1)?))).or_explain()?;
         rows.collect::<Result<_, _>>().or_explain()?
     };
-    let update = "UPDATE _storage_messages SET lane = ?2, visible_at = ?3, lease = lease + 1, deliveries = 0, attributes = ?4 \
-                  WHERE id = ?1";
+    let update = format!(
+        "UPDATE _storage_messages SET lane = ?2, visible_at = ?3, lease = {NEW_LEASE}, deliveries = 0, attributes = ?4 \
+         WHERE id = ?1"
+    );
     for (id, attributes) in &letters {
         let mut attributes = read_attributes(attributes.as_deref())?;
         for name in [dead::REASON, dead::SOURCE, dead::DELIVERIES, dead::AT] {
             attributes.remove(name);
         }
         let values = (id, queue.home(), session.micros(), write_attributes(&attributes)?);
-        session.connection.prepare_cached(update).and_then(|mut update| update.execute(values)).or_explain()?;
+        session.connection.prepare_cached(&update).and_then(|mut update| update.execute(values)).or_explain()?;
     }
     if !letters.is_empty() {
         session.news.push((queue.home(), letters.len()));

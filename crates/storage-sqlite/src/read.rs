@@ -80,10 +80,7 @@ pub(crate) fn history(snapshot: &Snapshot<'_>, table: &TableName, key: &Key) -> 
     let entry = snapshot.catalog.table(table)?;
     entry.schema().check_key(key)?;
     if entry.schema().history == History::None {
-        return Err(Error::unsupported(format!(
-            "table `{table}` keeps no history: create it with `history`, or alter it"
-        )));
+        return Err(Error::unsupported(format!("table `{table}` keeps no history: create it with `history`, or alter it")));
     }
     history::read(snapshot.connection, table, key)
 }
-

@@ -4,7 +4,7 @@ use rusqlite::OptionalExtension as _;
 use storage_core::{Error, MessageUpdate, QueueName, Receipt, Result, clock};
 
 use crate::error::OrExplain;
-use crate::queues::{LEASED, Queue, bury, find, settle, write_attributes};
+use crate::queues::{LEASED, NEW_LEASE, Queue, bury, find, settle, write_attributes};
 use crate::session::Session;
 
 /// A receipt, taken apart.
@@ -15,7 +15,8 @@ struct Lease {
 }
 
 fn parse(receipt: &Receipt) -> Result<Lease> {
-    let parts = receipt.0.split_once('-').and_then(|(id, lease)| Some(Lease { id: id.parse().ok()?, lease: lease.parse().ok()? }));
+    let parts =
+        receipt.0.split_once('-').and_then(|(id, lease)| Some(Lease { id: id.parse().ok()?, lease: lease.parse().ok()? }));
     parts.ok_or_else(|| Error::invalid("this is no receipt: use the one that came with the message, as it is"))
 }
 
@@ -62,17 +63,22 @@ pub(crate) fn update(session: &mut Session<'_>, name: &QueueName, receipt: &Rece
     let lease = held(session, &queue, receipt)?;
     let until = change.visibility.map(|visibility| clock::add(session.now, visibility).timestamp_micros());
     let attributes = change.attributes.as_ref().map(write_attributes).transpose()?;
-    let update = "UPDATE _storage_messages SET lease = lease + 1, state = CASE WHEN ?2 IS NULL THEN state ELSE ?3 END, \
-                  visible_at = coalesce(?2, visible_at), body = coalesce(?4, body), \
-                  attributes = CASE WHEN ?5 THEN ?6 ELSE attributes END WHERE id = ?1";
-    let values =
-        (lease.id, until, LEASED, change.body.as_deref(), attributes.is_some(), attributes.flatten());
-    session.connection.prepare_cached(update).and_then(|mut update| update.execute(values)).or_explain()?;
+    let update = format!(
+        "UPDATE _storage_messages SET lease = {NEW_LEASE}, state = CASE WHEN ?2 IS NULL THEN state ELSE {LEASED} END, \
+         visible_at = coalesce(?2, visible_at), body = coalesce(?3, body), \
+         attributes = CASE WHEN ?4 THEN ?5 ELSE attributes END WHERE id = ?1 RETURNING lease"
+    );
+    let values = (lease.id, until, change.body.as_deref(), attributes.is_some(), attributes.flatten());
+    let renewed: i64 = session
+        .connection
+        .prepare_cached(&update)
+        .and_then(|mut update| update.query_row(values, |row| row.get(0)))
+        .or_explain()?;
     if change.visibility.is_some_and(|visibility| visibility.is_zero()) {
         // Given back: it is ready at once, or was delivered as often as is allowed.
         settle(session, &queue, name)?;
     }
-    Ok(Receipt(format!("{}-{}", lease.id, lease.lease + 1)))
+    Ok(Receipt(format!("{}-{}", lease.id, renewed)))
 }
 
 /// Makes a leased message a dead letter.

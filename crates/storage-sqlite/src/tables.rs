@@ -1,8 +1,6 @@
 //! Creating, changing and dropping tables, within a write transaction.
 
-use storage_core::{
-    Column, ColumnName, Error, Fields, Result, SchemaChange, TableName, TableSchema, Undeclared, value,
-};
+use storage_core::{Column, ColumnName, Error, Fields, Result, SchemaChange, TableName, TableSchema, Undeclared, value};
 use storage_sql::{Dialect, EXPIRES_AT, EXTRA, Table, encode};
 
 use crate::error::{OrExplain, explain, violation};
@@ -108,10 +106,12 @@ fn notify_others(session: &Session<'_>) -> Result<()> {
 
 fn refuse_field(session: &Session<'_>, table: &Table, field: &ColumnName) -> Result<()> {
     let select = format!("SELECT EXISTS (SELECT 1 FROM \"{}\" WHERE json_type(\"{EXTRA}\", ?1) IS NOT NULL)", table.name());
-    let there: bool =
-        session.connection.query_row(&select, [format!("$.\"{field}\"")], |row| row.get(0)).or_explain()?;
+    let there: bool = session.connection.query_row(&select, [format!("$.\"{field}\"")], |row| row.get(0)).or_explain()?;
     if there {
-        return Err(Error::already_exists(format!("records of table `{}` have a field `{field}` outside the schema", table.schema().name)));
+        return Err(Error::already_exists(format!(
+            "records of table `{}` have a field `{field}` outside the schema",
+            table.schema().name
+        )));
     }
     Ok(())
 }
@@ -178,4 +178,3 @@ fn adopt(session: &Session<'_>, after: &Table, column: &Column) -> Result<()> {
         from = next;
     }
 }
-

@@ -109,14 +109,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, connection: Connection) -> Self {
-        Self {
-            shared,
-            connection,
-            maintenance: Maintenance::default(),
-            data_version: 0,
-            company: None,
-            stretch: Instant::now(),
-        }
+        Self { shared, connection, maintenance: Maintenance::default(), data_version: 0, company: None, stretch: Instant::now() }
     }
 
     /// Works until the queue of jobs is closed and empty.
@@ -215,8 +208,10 @@ fn run_one(session: &mut Session<'_>, job: &mut dyn Job, alone: bool) -> Result<
     let succeeded = job.run(session);
     if session.connection.is_autocommit() {
         // Some failures (a full disk, for one) end the transaction by themselves.
-        return Err(Error::unavailable("the transaction was given up by the database, most likely for want of disk space or memory; nothing was changed")
-            .with_retryable(false));
+        return Err(Error::unavailable(
+            "the transaction was given up by the database, most likely for want of disk space or memory; nothing was changed",
+        )
+        .with_retryable(false));
     }
     match (succeeded, savepoint) {
         (true, true) => run(session.connection, "RELEASE job").or_explain()?,
