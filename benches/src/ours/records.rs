@@ -92,7 +92,7 @@ impl RecordSubject for Ours {
             .build()?;
         store.create_table(&schema).await?;
         loop {
-            let chunk: Vec<Row> = rows.by_ref().take(10_000).collect();
+            let chunk: Vec<Row> = std::iter::from_fn(|| rows.next()).take(10_000).collect();
             if chunk.is_empty() {
                 break;
             }
