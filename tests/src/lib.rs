@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code: a failure is meant to end the test")]
 
+pub mod mount;
 pub mod workload;
 
 use std::path::Path;
