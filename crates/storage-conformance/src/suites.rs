@@ -113,6 +113,11 @@ macro_rules! test_queues {
                 create_is_idempotent, queues_are_listed_by_name, delete_queue_removes_everything,
                 missing_queues_are_not_found, stats_follow_the_messages, purge_removes_all, queues_are_apart,
             }
+            consumer {
+                two_consumers_share_a_thousand_messages, failures_are_tried_again, hopeless_messages_become_dead_letters,
+                leases_are_renewed_while_a_handler_runs, a_shutdown_gives_back_what_it_has_not_begun,
+                a_consumer_waits_for_messages, bad_consumers_are_refused, dead_letters_can_be_consumed,
+            }
             content {
                 bodies_are_bytes, large_bodies, attributes_come_back, messages_say_what_they_are, a_call_sends_all_or_none,
                 many_messages_in_one_call, typed_queues,
@@ -168,14 +173,32 @@ macro_rules! test_queues {
 macro_rules! test_blobs {
     ($harness:expr) => {
         $crate::__suite! { $harness; blobs;
+            attributes {
+                attributes_come_back, a_put_replaces_the_attributes, a_refused_put_changes_no_attribute,
+                bad_attributes_are_refused, text_and_json,
+            }
             conditional {
                 create_only, guarded_puts, conditions_are_decided_at_the_end, one_of_many_creators_succeeds,
                 guarded_updates_lose_nothing, marks_are_not_used_twice, conditional_reads, conditional_deletes,
+            }
+            copy {
+                a_copy_is_a_blob_of_its_own, copies_have_modes, a_copy_onto_itself, a_rename_moves,
             }
             get {
                 ranges, a_suffix_longer_than_the_blob, ranges_of_zero_length, bad_ranges_are_refused,
                 a_read_describes_the_whole_blob, ranges_of_a_large_blob, missing_blobs_are_not_found,
                 a_read_is_of_one_state,
+            }
+            handles {
+                a_second_handle_sees_the_firsts_blobs, blobs_survive_close, create_container_is_idempotent,
+                a_closed_handle_fails_cleanly, a_broken_place_gives_errors,
+            }
+            list {
+                all_in_bytewise_order, below_a_prefix, one_level, start_after, many_blobs, what_is_gone_does_not_show,
+                listing_while_others_write, a_store_with_a_prefix,
+            }
+            names {
+                odd_paths, paths_that_differ_in_case, long_paths, every_blob_has_an_address, signed_urls,
             }
             put {
                 put_then_get, empty_blobs, large_blobs, a_put_replaces, a_stream_that_fails_writes_nothing,
