@@ -180,7 +180,7 @@ pub async fn a_shutdown_gives_back_what_it_has_not_begun(h: &dyn Harness) -> Cas
     let options = ConsumerOptions { concurrency: 2, prefetch: 10, drain: false, ..draining() };
     let report = Consumer::new(&q.store, &q.name, options)?.run(handler, shutdown).await?;
     let handled: usize = executions.lock().expect("not poisoned").values().sum();
-    assert_eq!(report.done as usize, handled, "what was begun was finished: {report:?}");
+    assert_eq!(usize::try_from(report.done)?, handled, "what was begun was finished: {report:?}");
     assert!(report.released > 0 && handled < 20, "{report:?}");
     // All the others are there at once, not when some lease ends.
     assert_eq!(q.take(20 - handled, LONG).await?.len(), 20 - handled);
