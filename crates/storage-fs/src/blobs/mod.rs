@@ -12,7 +12,7 @@ mod path;
 mod write;
 
 use std::fs::File;
-use std::io::{Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,8 @@ const UPLOADS: &str = "_storage/uploads";
 pub(crate) const FOLDERS: [&str; 3] = [path::BLOBS, path::LONG, attributes::ATTRIBUTES];
 /// A file that nobody works on and that has not been written for so long was left behind.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
+/// So many bytes are read as the blob is opened: a second hop to a thread that may block would cost more.
+const SMALL: u64 = 64 << 10;
 /// How often a blob is opened anew where it was replaced between the looks at its bytes and at its attributes.
 const ATTEMPTS: usize = 100;
 
@@ -121,7 +123,14 @@ fn read(base: &Base, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> 
     }
     let range = options.range.as_ref().unwrap_or(&ByteRange::From(0)).resolve(meta.size)?;
     file.seek(SeekFrom::Start(range.start))?;
-    Ok(BlobRead { meta, range, content: BlobContent::File(file) })
+    let len = range.end - range.start;
+    if len > SMALL {
+        return Ok(BlobRead { meta, range, content: BlobContent::File(file) });
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
+    file.take(len).read_to_end(&mut bytes)?;
+    let content = BlobContent::Stream(futures::stream::once(std::future::ready(Ok(bytes.into()))).boxed());
+    Ok(BlobRead { meta, range, content })
 }
 
 impl FsBlobs {
