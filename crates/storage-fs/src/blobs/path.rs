@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use storage_core::{BlobPath, Error, Result};
 
 use crate::base::Base;
+use crate::crash::step;
 use crate::file::{self, at};
 use crate::names;
 
@@ -180,14 +181,17 @@ fn in_the_way(path: &Path) -> Error {
 fn into_folder(base: &Base, place: &Path) -> Result<()> {
     let made = super::uploads(base)?.join(uuid::Uuid::new_v4().to_string());
     fs::create_dir(&made).map_err(at(&made))?;
+    step();
     let swapped = || {
         fs::hard_link(place, made.join(SELF)).map_err(at(place))?;
         if base.durable {
             file::sync_folder(&made)?;
         }
+        step();
         swap(&made, place)
     };
     swapped().inspect_err(|_| drop(file::remove_tree(&made)))?;
+    step();
     file::remove(&made)?;
     if base.durable { file::sync_folder(crate::base::parent(place)) } else { Ok(()) }
 }
