@@ -11,7 +11,7 @@ mod list;
 mod path;
 mod write;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use self::attributes::Stamp;
 use self::list::Walk;
 use self::write::Target;
 use crate::base::{Base, CONTROL};
+use crate::cached::Found;
 use crate::file::{self, at, create_folders};
 use crate::lock::{Held, LockFile, is_abandoned};
 use crate::store::{Core, Open, blocking};
@@ -113,6 +114,34 @@ fn open_file(place: &Path) -> std::io::Result<File> {
     options.open(place)
 }
 
+/// A small blob that is in memory already, without ever waiting for the disk. `None`: only a read that may block can tell.
+fn read_cached(base: &Base, path: &BlobPath, options: &GetOptions) -> Option<BlobRead> {
+    let place = path::plain_relative(path);
+    let open = || match base.open_cached(&place) {
+        Found::There(file) => file.metadata().ok().filter(Metadata::is_file).map(|found| (file, found)),
+        Found::Missing | Found::Unknown => None,
+    };
+    let (file, found) = open()?;
+    let stamp = Stamp::of(&found);
+    let attributes = match attributes::of_cached(base, path, &stamp)? {
+        Some(attributes) => attributes,
+        // None known: as long as this is still the blob, it has none.
+        None => open().filter(|(_, now)| Stamp::of(now) == stamp).map(|_| Default::default())?,
+    };
+    let meta = attributes::meta(path, &found, attributes);
+    let range = options.range.as_ref().unwrap_or(&ByteRange::From(0)).resolve(meta.size).ok()?;
+    if options.if_match.is_some() && options.if_match != meta.etag {
+        return None;
+    }
+    let len = usize::try_from(range.end - range.start).ok().filter(|len| *len <= crate::cached::MAX)?;
+    let bytes = crate::cached::read_at(&file, range.start, len)?;
+    Some(BlobRead { meta, range, content: in_memory(bytes) })
+}
+
+fn in_memory(bytes: Vec<u8>) -> BlobContent {
+    BlobContent::Stream(futures::stream::once(std::future::ready(Ok(bytes.into()))).boxed())
+}
+
 fn read(base: &Base, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
     let (mut file, meta) = open(base, path)?;
     if let Some(expected) = &options.if_match
@@ -129,8 +158,7 @@ fn read(base: &Base, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> 
     }
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
     file.take(len).read_to_end(&mut bytes)?;
-    let content = BlobContent::Stream(futures::stream::once(std::future::ready(Ok(bytes.into()))).boxed());
-    Ok(BlobRead { meta, range, content })
+    Ok(BlobRead { meta, range, content: in_memory(bytes) })
 }
 
 impl FsBlobs {
@@ -193,6 +221,10 @@ impl BlobBackend for FsBlobs {
     }
 
     async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
+        self.open.check().map_err(self.explain("blobs.get", path))?;
+        if let Some(read) = read_cached(&self.core.base, path, options) {
+            return Ok(read);
+        }
         let (wanted, options) = (path.clone(), options.clone());
         self.blocking(move |base| read(base, &wanted, &options)).await.map_err(self.explain("blobs.get", path))
     }
