@@ -78,7 +78,7 @@ pub fn run(name: &'static str, flavor: Flavor, harness: &dyn Harness, case: Case
 
 /// Says that the current test can't run, and why; the test should then return.
 ///
-/// Prints `SKIPPED: reason`, and appends `package<TAB>test<TAB>reason` to the file that the environment variable `STORAGE_TEST_SKIPS` names,
+/// Prints `SKIPPED: reason`, and appends `package<TAB>test<TAB>reason` to the file that the environment variable `XTASK_TEST_SKIPS` names,
 /// where it is set.
 ///
 /// # Panics
@@ -88,7 +88,7 @@ pub fn skip(reason: &str) {
     {
         println!("SKIPPED: {reason}");
     }
-    let Some(log) = std::env::var_os("STORAGE_TEST_SKIPS") else { return };
+    let Some(log) = std::env::var_os("XTASK_TEST_SKIPS") else { return };
     let thread = std::thread::current();
     let test = NAME.try_with(|name| *name).ok().or_else(|| thread.name()).unwrap_or("unnamed").to_owned();
     let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "unknown".into());

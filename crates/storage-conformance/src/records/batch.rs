@@ -27,7 +27,8 @@ pub(crate) async fn several_records(t: &Table<'_>) -> Result<bool, crate::Failur
     if t.capabilities().atomic >= Atomicity::Partition {
         return Ok(true);
     }
-    let batch = Batch::new().put(&t.name, key("x"), fields(json!({})), Expect::Anything).delete(&t.name, key("y"), Expect::Anything);
+    let batch =
+        Batch::new().put(&t.name, key("x"), fields(json!({})), Expect::Anything).delete(&t.name, key("y"), Expect::Anything);
     let before = t.count().await?;
     refused(ErrorKind::Unsupported, t.commit(batch).await);
     assert_eq!(t.count().await?, before);
@@ -145,9 +146,11 @@ pub async fn versions_grow_within_a_batch(h: &dyn Harness) -> CaseResult {
         .put(&t.name, k(), fields(json!({"c": 3})), Expect::Absent);
     assert_eq!(t.commit(batch).await?, [1, 2, 2, 3, 3, 0, 1].map(Version));
     assert_eq!(t.value(k()).await?, json!({"c": 3}));
-    let wrong_in_the_end = Batch::new()
-        .put(&t.name, k(), fields(json!({"d": 4})), Expect::Version(Version(1)))
-        .check(&t.name, k(), Expect::Version(Version(1)));
+    let wrong_in_the_end = Batch::new().put(&t.name, k(), fields(json!({"d": 4})), Expect::Version(Version(1))).check(
+        &t.name,
+        k(),
+        Expect::Version(Version(1)),
+    );
     refused_at(1, ErrorKind::Conflict, t.commit(wrong_in_the_end).await);
     assert_eq!((t.value(k()).await?, t.version(k()).await?), (json!({"c": 3}), Version(1)));
     Ok(())
@@ -161,10 +164,11 @@ pub async fn a_batch_of_checks_alone(h: &dyn Harness) -> CaseResult {
     }
     t.put(key("a"), json!({"n": 1})).await?;
     let checks = |expect| {
-        Batch::new()
-            .check(&t.name, key("a"), Expect::Version(Version(1)))
-            .check(&t.name, key("b"), Expect::Absent)
-            .check(&t.name, key("c"), expect)
+        Batch::new().check(&t.name, key("a"), Expect::Version(Version(1))).check(&t.name, key("b"), Expect::Absent).check(
+            &t.name,
+            key("c"),
+            expect,
+        )
     };
     assert_eq!(t.commit(checks(Expect::Anything)).await?, [1, 0, 0].map(Version));
     refused_at(2, ErrorKind::NotFound, t.commit(checks(Expect::Present)).await);
@@ -213,9 +217,12 @@ pub async fn a_missing_table_fails_the_batch(h: &dyn Harness) -> CaseResult {
     let t = partitioned(h).await?;
     let nowhere = "nowhere".parse()?;
     refused(ErrorKind::NotFound, t.store.upsert(&nowhere, key("a"), fields(json!({}))).await);
-    let batch = Batch::new()
-        .put(&t.name, key("a"), fields(json!({})), Expect::Anything)
-        .put(&nowhere, key("a"), fields(json!({})), Expect::Anything);
+    let batch = Batch::new().put(&t.name, key("a"), fields(json!({})), Expect::Anything).put(
+        &nowhere,
+        key("a"),
+        fields(json!({})),
+        Expect::Anything,
+    );
     let kind = if t.capabilities().atomic == Atomicity::Store { ErrorKind::NotFound } else { ErrorKind::Unsupported };
     refused(kind, t.commit(batch).await);
     assert_eq!(t.count().await?, 0);
