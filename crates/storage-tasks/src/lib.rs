@@ -6,6 +6,7 @@ mod ids;
 mod message;
 mod outbox;
 mod result;
+mod schedule;
 mod status;
 mod store;
 mod table;
@@ -19,6 +20,10 @@ pub use ids::{DEFAULT_RESOURCE, TaskId};
 pub use message::TaskMessage;
 pub use outbox::{OutboxRelay, RelayOptions};
 pub use result::{ResultOptions, ResultStore, TaskResult};
+pub use schedule::{
+    DueTicks, MAX_TICKS, Misfire, NewSchedule, Schedule, ScheduleOptions, SchedulePage, ScheduleSpec, ScheduleStore, Scheduler,
+    SchedulerOptions, SchedulerReport,
+};
 pub use status::TaskStatus;
 pub use store::{Cancel, Claim, Recovered, Start, Swept, TaskFilter, TaskOptions, TaskPage, TaskParts, TaskStore, TaskToken};
 pub use tail::TailFrom;

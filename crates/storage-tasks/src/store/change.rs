@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use storage_core::backoff::Backoff;
 use storage_core::clock::add;
 use storage_core::{Error, ErrorKind, Result, ResultExt as _};
@@ -65,18 +66,19 @@ pub enum Cancel {
     Finished(Task),
 }
 
-/// What a change makes of a task.
-enum Verdict {
-    Keep,
-    Write { task: Task, event: &'static str, sends: bool },
+/// What becomes of a task. Where nothing does: no step.
+struct Step {
+    task: Task,
+    event: &'static str,
+    sends: bool,
 }
 
-impl Verdict {
-    fn write(task: Task, event: &'static str) -> Self {
-        Self::Write { task, event, sends: false }
+impl Step {
+    fn to(task: Task, event: &'static str) -> Self {
+        Self { task, event, sends: false }
     }
 
-    fn end(task: &Task, end: TaskEnd, now: chrono::DateTime<chrono::Utc>) -> Self {
+    fn end(task: &Task, end: TaskEnd, now: DateTime<Utc>) -> Self {
         let event = match end {
             TaskEnd::Succeeded(_) => event::kind::SUCCEEDED,
             TaskEnd::Failed(_) => event::kind::FAILED,
@@ -84,7 +86,7 @@ impl Verdict {
         };
         let mut task = task.clone();
         task.end(end, now);
-        Self::write(task, event)
+        Self::to(task, event)
     }
 }
 
@@ -102,21 +104,21 @@ impl TaskStore {
             .change(&id, None, |task| {
                 superseded = !claim.is_for(task);
                 if superseded || task.status.is_finished() {
-                    return Ok(Verdict::Keep);
+                    return Ok(None);
                 }
                 if task.cancel_requested {
-                    return Ok(Verdict::end(task, TaskEnd::Cancelled, now));
+                    return Ok(Some(Step::end(task, TaskEnd::Cancelled, now)));
                 }
                 if task.attempts >= task.max_attempts {
                     let last = task.error.as_deref().unwrap_or("the worker ended without an answer");
-                    return Ok(Verdict::end(
+                    return Ok(Some(Step::end(
                         task,
                         TaskEnd::Failed(format!("gave up after {} attempts: {last}", task.attempts)),
                         now,
-                    ));
+                    )));
                 }
                 if task.attempts == 0 && task.start_by.is_some_and(|by| by <= now) {
-                    return Ok(Verdict::end(task, TaskEnd::Failed(EXPIRED.into()), now));
+                    return Ok(Some(Step::end(task, TaskEnd::Failed(EXPIRED.into()), now)));
                 }
                 let mut task = task.clone();
                 task.step(TaskStatus::Running, now);
@@ -125,7 +127,7 @@ impl TaskStore {
                 task.not_before = None;
                 task.unsent = None;
                 task.message = claim.message.clone().or(task.message);
-                Ok(Verdict::write(task, event::kind::STARTED))
+                Ok(Some(Step::to(task, event::kind::STARTED)))
             })
             .await
             .context("tasks.start", || subject(&id));
@@ -165,7 +167,7 @@ impl TaskStore {
         let now = self.inner.options.clock.now();
         let end = |current: &Task| {
             check_owned(task, current)?;
-            Ok(Verdict::end(current, end.clone(), now))
+            Ok(Some(Step::end(current, end.clone(), now)))
         };
         let ended = self.change(&task.id(), Some(task), end).await.context("tasks.end", || subject(&task.id()))?;
         Ok(ended.0)
@@ -178,8 +180,8 @@ impl TaskStore {
     pub async fn move_to_finished(&self, id: impl Into<TaskId>, end: TaskEnd) -> Result<Task> {
         let (id, now) = (id.into(), self.inner.options.clock.now());
         let decide = |current: &Task| match current.status.is_finished() {
-            true => Ok(Verdict::Keep),
-            false => Ok(Verdict::end(current, end.clone(), now)),
+            true => Ok(None),
+            false => Ok(Some(Step::end(current, end.clone(), now))),
         };
         let (task, place) = self.change(&id, None, decide).await.context("tasks.move_to_finished", || subject(&id))?;
         self.complete(&task, place).await.context("tasks.move_to_finished", || subject(&id))?;
@@ -196,16 +198,16 @@ impl TaskStore {
         let decide = |current: &Task| {
             check_owned(task, current)?;
             if current.cancel_requested {
-                return Ok(Verdict::end(current, TaskEnd::Cancelled, now));
+                return Ok(Some(Step::end(current, TaskEnd::Cancelled, now)));
             }
             if current.attempts >= current.max_attempts {
-                return Ok(Verdict::end(current, TaskEnd::Failed(error.clone()), now));
+                return Ok(Some(Step::end(current, TaskEnd::Failed(error.clone()), now)));
             }
             let mut waiting = current.clone();
             waiting.step(TaskStatus::Pending, now);
             waiting.error = Some(error.clone());
             waiting.not_before = Some(add(now, after));
-            Ok(Verdict::write(waiting, event::kind::RETRYING))
+            Ok(Some(Step::to(waiting, event::kind::RETRYING)))
         };
         let changed = self.change(&task.id(), Some(task), decide).await.context("tasks.retry_later", || subject(&task.id()))?;
         Ok(changed.0)
@@ -228,7 +230,7 @@ impl TaskStore {
             task.finished_at = None;
             task.not_before = None;
             task.start_by = None;
-            Ok(Verdict::Write { task, event: event::kind::RESUBMITTED, sends: true })
+            Ok(Some(Step { task, event: event::kind::RESUBMITTED, sends: true }))
         };
         let (task, _) = self.change(&id, None, decide).await.context("tasks.retry", || subject(&id))?;
         Ok(task)
@@ -244,15 +246,15 @@ impl TaskStore {
         let decide = |current: &Task| {
             was_finished = current.status.is_finished();
             if was_finished || current.cancel_requested {
-                return Ok(Verdict::Keep);
+                return Ok(None);
             }
             if current.status == TaskStatus::Pending {
-                return Ok(Verdict::end(current, TaskEnd::Cancelled, now));
+                return Ok(Some(Step::end(current, TaskEnd::Cancelled, now)));
             }
             let mut task = current.clone();
             task.step(TaskStatus::Running, now);
             task.cancel_requested = true;
-            Ok(Verdict::write(task, event::kind::CANCEL_REQUESTED))
+            Ok(Some(Step::to(task, event::kind::CANCEL_REQUESTED)))
         };
         let (task, place) = self.change(&id, None, decide).await.context("tasks.cancel", || subject(&id))?;
         if task.status.is_finished() {
@@ -281,7 +283,7 @@ impl TaskStore {
         &self,
         id: &TaskId,
         known: Option<&Task>,
-        mut decide: impl FnMut(&Task) -> Result<Verdict>,
+        mut decide: impl FnMut(&Task) -> Result<Option<Step>>,
     ) -> Result<(Task, Place)> {
         let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
         let mut found = known.map(|task| (task.clone(), Place::Active(task.version)));
@@ -290,10 +292,7 @@ impl TaskStore {
                 Some(found) => found,
                 None => self.locate(id).await?,
             };
-            let (task, event, sends) = match decide(&current)? {
-                Verdict::Keep => return Ok((current, place)),
-                Verdict::Write { task, event, sends } => (task, event, sends),
-            };
+            let Some(Step { task, event, sends }) = decide(&current)? else { return Ok((current, place)) };
             if !current.status.may_become(task.status) {
                 let (from, to) = (current.status, task.status);
                 return Err(Error::invalid(format!("a task that is {from} can't become {to}")));
