@@ -42,9 +42,9 @@ Usage: cargo xtask test [OPTIONS] [-- RUNNER ARGUMENTS]
                      a part of a test's name works with both. Documentation examples are left out then.
 
 What the tests see:
-  STORAGE_TEST_SKIPS       file to which a test that can't run appends a line (see CONTRIBUTING.md)
-  STORAGE_TEST_NO_SERVERS  1 with --no-servers
-  STORAGE_TEST_SOAK        1 with --soak
+  XTASK_TEST_SKIPS       file to which a test that can't run appends a line (see CONTRIBUTING.md)
+  XTASK_TEST_NO_SERVERS  1 with --no-servers
+  XTASK_TEST_SOAK        1 with --soak
   PATH                     starts with the folders of what --all installed under the target folder
 
 The last line reads `N passed, N failed`, followed by `, N skipped` if there were any.";

@@ -1,6 +1,6 @@
 //! The log of tests that could not run.
 //!
-//! A test whose server, tool or privilege is not there appends one line to the file that `STORAGE_TEST_SKIPS` names, and returns.
+//! A test whose server, tool or privilege is not there appends one line to the file that `XTASK_TEST_SKIPS` names, and returns.
 //! That works with every test runner, while output of a passed test does not reach us from all of them. The line is
 //!
 //! ```text
@@ -12,7 +12,7 @@
 use crate::report::{Binary, Case, Kind, Outcome};
 
 /// The environment variable that names the log.
-pub(crate) const VARIABLE: &str = "STORAGE_TEST_SKIPS";
+pub(crate) const VARIABLE: &str = "XTASK_TEST_SKIPS";
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

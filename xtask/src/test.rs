@@ -17,7 +17,7 @@ pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<Tally>
         provision::test_tools(workspace)?;
     }
     let mut session = Session::new(workspace)?;
-    for (name, on) in [("STORAGE_TEST_NO_SERVERS", options.no_servers), ("STORAGE_TEST_SOAK", options.soak)] {
+    for (name, on) in [("XTASK_TEST_NO_SERVERS", options.no_servers), ("XTASK_TEST_SOAK", options.soak)] {
         if on {
             session.set(name, "1".into());
         }

@@ -139,6 +139,7 @@ pub trait Driver: Debug + Send + Sync + 'static {
         let Some(unknown) = config.options.keys().find(|name| known().all(|k| k != *name)) else { return Ok(()) };
         let hint = match nearest(unknown, known()) {
             Some(near) => format!("did you mean `{near}`?"),
+            None if self.options().is_empty() => "it has none".into(),
             None => format!("it has: {}", known().collect::<Vec<_>>().join(", ")),
         };
         Err(Error::config(format!("driver `{}` has no option `{unknown}`; {hint}", self.name())))

@@ -350,6 +350,13 @@ impl From<std::io::Error> for Error {
     }
 }
 
+/// So that what takes `impl TryInto<TableName>` also takes a `TableName`.
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
         Self::invalid(format!("not the JSON that was expected: {error}")).with_source(error)

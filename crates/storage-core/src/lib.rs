@@ -74,13 +74,19 @@ pub use storage_macros::Entity;
 pub use transaction::{MAX_ATTEMPTS, Transaction};
 pub use transfer::{Progress, ProgressFn, TransferOptions, TransferReport};
 
-/// The candidate that `name` was probably meant to be.
+/// The candidate that `name` was probably meant to be: the likest by Jaro-Winkler, if that is alike enough or at most one slip away.
 #[must_use]
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    let likeness = |candidate: &str| {
+        let candidate = candidate.to_lowercase();
+        let one_slip = name.len() > 2 && strsim::osa_distance(&name, &candidate) <= 1;
+        strsim::jaro_winkler(&name, &candidate).max(if one_slip { 0.9 } else { 0.0 })
+    };
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(similarity, _)| *similarity > 0.8)
+        .map(|candidate| (likeness(candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)
 }

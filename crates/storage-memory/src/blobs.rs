@@ -67,7 +67,14 @@ impl BlobMap {
         }
     }
 
-    fn put(&mut self, path: &BlobPath, bytes: Bytes, attributes: BlobAttributes, mode: &PutMode, shared: &Shared) -> Result<BlobMeta> {
+    fn put(
+        &mut self,
+        path: &BlobPath,
+        bytes: Bytes,
+        attributes: BlobAttributes,
+        mode: &PutMode,
+        shared: &Shared,
+    ) -> Result<BlobMeta> {
         match mode {
             PutMode::Overwrite => {}
             PutMode::Create if self.blobs.contains_key(path.as_str()) => {

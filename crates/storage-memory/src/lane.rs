@@ -96,7 +96,12 @@ impl Lane {
     }
 
     /// Leases the next ready message.
-    pub(crate) fn lease(&mut self, lease: u64, visibility: Duration, now: DateTime<Utc>) -> Option<(Seq, DateTime<Utc>, Message)> {
+    pub(crate) fn lease(
+        &mut self,
+        lease: u64,
+        visibility: Duration,
+        now: DateTime<Utc>,
+    ) -> Option<(Seq, DateTime<Utc>, Message)> {
         let &(_, seq) = self.ready.first()?;
         let entry = self.entries.get_mut(&seq)?;
         entry.message.deliveries = entry.message.deliveries.saturating_add(1);

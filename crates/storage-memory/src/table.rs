@@ -71,9 +71,11 @@ impl Table {
     /// True where the query's order is that of the rows.
     fn is_key_order(&self, query: &Query) -> bool {
         query.order.len() <= self.schema.key_columns().count()
-            && query.order.iter().zip(self.schema.key_columns()).all(|(order, key)| {
-                order.direction == Direction::Ascending && order.column == key.name
-            })
+            && query
+                .order
+                .iter()
+                .zip(self.schema.key_columns())
+                .all(|(order, key)| order.direction == Direction::Ascending && order.column == key.name)
     }
 
     /// Puts what a write came to into effect and answers with what was there before, for [`restore`](Self::restore).
@@ -192,7 +194,10 @@ impl Table {
 
 fn taken(schema: &TableSchema, columns: &[ColumnName], holder: &Key) -> Error {
     let columns = columns.iter().map(|c| format!("`{c}`")).collect::<Vec<_>>().join(", ");
-    Error::already_exists(format!("record `{holder}` of table `{}` has the same value in {columns}, which is unique", schema.name))
+    Error::already_exists(format!(
+        "record `{holder}` of table `{}` has the same value in {columns}, which is unique",
+        schema.name
+    ))
 }
 
 fn alter_fields(change: &SchemaChange, after: &TableSchema, fields: &mut Fields) -> Result<()> {

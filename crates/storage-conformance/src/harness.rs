@@ -1,0 +1,170 @@
+//! What a backend hands to the suites.
+
+use std::any::Any;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use storage_core::{Backends, Driver, DriverConfig, Result, ResultExt as _};
+
+/// How the suites open a backend's stores.
+///
+/// Most backends have a [`Driver`] and use [`DriverHarness`]; others implement this themselves.
+#[async_trait]
+pub trait Harness: Send + Sync {
+    /// Why no case can run here (no server, no tool); `None` where they can. All cases are then [skipped](crate::skip).
+    async fn unavailable(&self) -> Option<String> {
+        None
+    }
+
+    /// Makes an empty place for a store, which nobody else uses: a folder, a database, a container.
+    async fn place(&self) -> Result<Place>;
+
+    /// Opens the store at a place. Called again for the same place, it opens a second handle on the same data.
+    async fn open(&self, config: &DriverConfig) -> Result<Backends>;
+
+    /// True where the clock of [`DriverConfig`] governs expiry, delays and leases, so that a case may move it by hand.
+    fn takes_manual_clock(&self) -> bool {
+        false
+    }
+
+    /// True where the data is still there after all handles on it were closed.
+    fn survives_close(&self) -> bool {
+        true
+    }
+
+    /// A place that can't be reached or can't be used: a closed port, a missing folder, wrong credentials.
+    async fn broken_place(&self) -> Result<Option<Place>> {
+        Ok(None)
+    }
+}
+
+/// Where a store is. Cleans up when it is dropped.
+pub struct Place {
+    /// What to open it with.
+    pub config: DriverConfig,
+    guard: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl Place {
+    /// The place at a URL, with options in its query part.
+    #[must_use]
+    pub fn url(url: &str) -> Self {
+        Self { config: DriverConfig::from_url(url), guard: None }
+    }
+
+    /// `prefix` with something behind it that no other place of this machine has.
+    #[must_use]
+    pub fn unique_name(prefix: &str) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self::url(&format!("{prefix}c{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// A place in a temporary folder, which is removed with it. `url` makes the URL out of the folder's path.
+    ///
+    /// # Errors
+    /// Where the folder can't be made.
+    pub fn in_folder(url: impl FnOnce(&Path) -> String) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("storage-conformance-").tempdir();
+        let folder = folder.context("conformance.place", || "a temporary folder".into())?;
+        Ok(Self::url(&url(folder.path())).with_guard(folder))
+    }
+
+    /// Keeps `guard` as long as the place; dropping it should clean up.
+    #[must_use]
+    pub fn with_guard(mut self, guard: impl Any + Send + Sync) -> Self {
+        self.guard = Some(match self.guard.take() {
+            Some(inner) => Box::new((guard, inner)),
+            None => Box::new(guard),
+        });
+        self
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("config", &self.config).field("guarded", &self.guard.is_some()).finish()
+    }
+}
+
+type MakePlace = Box<dyn Fn() -> Result<Place> + Send + Sync>;
+
+/// The harness of a backend that has a [`Driver`].
+pub struct DriverHarness<D> {
+    driver: D,
+    place: MakePlace,
+    broken: Option<MakePlace>,
+    unavailable: Option<String>,
+    manual_clock: bool,
+    survives_close: bool,
+}
+
+impl<D: Driver> DriverHarness<D> {
+    /// A harness that opens, with `driver`, the fresh and empty places that `place` makes.
+    pub fn new(driver: D, place: impl Fn() -> Result<Place> + Send + Sync + 'static) -> Self {
+        Self { driver, place: Box::new(place), broken: None, unavailable: None, manual_clock: false, survives_close: true }
+    }
+
+    /// See [`Harness::broken_place`].
+    #[must_use]
+    pub fn broken(mut self, place: impl Fn() -> Result<Place> + Send + Sync + 'static) -> Self {
+        self.broken = Some(Box::new(place));
+        self
+    }
+
+    /// See [`Harness::takes_manual_clock`].
+    #[must_use]
+    pub fn manual_clock(mut self) -> Self {
+        self.manual_clock = true;
+        self
+    }
+
+    /// Says that the data ends with the last handle on it. See [`Harness::survives_close`].
+    #[must_use]
+    pub fn ephemeral(mut self) -> Self {
+        self.survives_close = false;
+        self
+    }
+
+    /// See [`Harness::unavailable`].
+    #[must_use]
+    pub fn unavailable(mut self, reason: Option<String>) -> Self {
+        self.unavailable = reason;
+        self
+    }
+}
+
+impl<D: Driver> fmt::Debug for DriverHarness<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DriverHarness").field("driver", &self.driver).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<D: Driver> Harness for DriverHarness<D> {
+    async fn unavailable(&self) -> Option<String> {
+        self.unavailable.clone()
+    }
+
+    async fn place(&self) -> Result<Place> {
+        (self.place)()
+    }
+
+    async fn open(&self, config: &DriverConfig) -> Result<Backends> {
+        self.driver.check_options(config)?;
+        self.driver.open(config).await
+    }
+
+    fn takes_manual_clock(&self) -> bool {
+        self.manual_clock
+    }
+
+    fn survives_close(&self) -> bool {
+        self.survives_close
+    }
+
+    async fn broken_place(&self) -> Result<Option<Place>> {
+        self.broken.as_ref().map(|broken| broken()).transpose()
+    }
+}

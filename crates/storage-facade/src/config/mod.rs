@@ -1,0 +1,190 @@
+//! What a program is configured to use, read from layers and checked.
+
+mod env;
+mod file;
+mod layer;
+mod platform;
+mod read;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use storage_core::{DriverConfig, Surfaces};
+
+pub use self::env::EnvLayer;
+pub use self::file::ConfigFile;
+pub(crate) use self::layer::Layers;
+pub use self::platform::PlatformLayout;
+pub(crate) use self::read::read;
+
+/// A part of the toolkit that is configured on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Component {
+    /// A program's own tables.
+    Records,
+    /// Queues, and the rows of tasks.
+    TaskQueue,
+    /// Results of tasks.
+    ResultStorage,
+    /// Events of tasks.
+    EventStorage,
+    /// Schedules.
+    ScheduleStorage,
+    /// Blobs.
+    Blobs,
+}
+
+impl Component {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Records, Self::TaskQueue, Self::ResultStorage, Self::EventStorage, Self::ScheduleStorage, Self::Blobs];
+
+    /// Its key in configuration.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Records => "records",
+            Self::TaskQueue => "task_queue",
+            Self::ResultStorage => "result_storage",
+            Self::EventStorage => "event_storage",
+            Self::ScheduleStorage => "schedule_storage",
+            Self::Blobs => "blobs",
+        }
+    }
+
+    /// What its backend must serve.
+    #[must_use]
+    pub const fn needs(self) -> Surfaces {
+        Surfaces {
+            records: !matches!(self, Self::Blobs | Self::TaskQueue),
+            queue: matches!(self, Self::TaskQueue),
+            blobs: matches!(self, Self::Blobs),
+        }
+    }
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key())
+    }
+}
+
+/// Which backend a component uses, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendConfig {
+    /// The driver's name or alias, as written. `None`: the URL's scheme says.
+    pub driver: Option<String>,
+    /// The address, without the query part, which is in `options`.
+    pub url: Option<String>,
+    /// The driver's own options. May hold secrets: not shown by `Debug` of [`Config`].
+    pub options: Map<String, Value>,
+    /// How many connections at most.
+    pub pool_size: Option<u32>,
+    /// How long one operation may take.
+    pub timeout: Option<Duration>,
+    /// False: what isn't there is an error, not created.
+    pub auto_create: bool,
+    /// How many versions of each task's row are kept: none, so many, or all.
+    pub versioning: Versioning,
+    /// Where it was set, for messages: a file, environment variables, the program.
+    pub source: String,
+}
+
+impl Default for BackendConfig {
+    fn default() -> Self {
+        Self {
+            driver: None,
+            url: None,
+            options: Map::new(),
+            pool_size: None,
+            timeout: None,
+            auto_create: true,
+            versioning: Versioning::Off,
+            source: "the defaults".into(),
+        }
+    }
+}
+
+/// How many versions of records the toolkit's own tables keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Versioning {
+    /// The current one alone.
+    #[default]
+    Off,
+    /// The newest so many.
+    Keep(u32),
+    /// All.
+    All,
+}
+
+impl BackendConfig {
+    /// A backend at `url`.
+    #[must_use]
+    pub fn at(url: &str) -> Self {
+        let DriverConfig { url, options, .. } = DriverConfig::from_url(url);
+        Self { url, options, ..Self::default() }
+    }
+
+    pub(crate) fn driver_config(&self) -> DriverConfig {
+        DriverConfig {
+            url: self.url.clone(),
+            options: self.options.clone(),
+            pool_size: self.pool_size,
+            timeout: self.timeout,
+            auto_create: self.auto_create,
+            ..DriverConfig::default()
+        }
+    }
+}
+
+/// The whole configuration.
+#[derive(Clone, Default, PartialEq)]
+pub struct Config {
+    /// What components use that are not set themselves.
+    pub default: Option<BackendConfig>,
+    /// The components that are set.
+    pub components: BTreeMap<Component, BackendConfig>,
+}
+
+impl fmt::Debug for Config {
+    /// Without the values of options and the credentials of URLs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        let all = self.default.iter().map(|c| ("default", c)).chain(self.components.iter().map(|(k, c)| (k.key(), c)));
+        for (key, config) in all {
+            let url = config.url.as_deref().map(redacted);
+            let options: Vec<_> = config.options.keys().collect();
+            map.entry(&key, &format_args!("{{ type: {:?}, url: {url:?}, options: {options:?} }}", config.driver));
+        }
+        map.finish()
+    }
+}
+
+/// A URL without its user name and password.
+#[must_use]
+pub fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority_end = rest.find('/').unwrap_or(rest.len());
+    match rest[..authority_end].rfind('@') {
+        Some(at) => format!("{scheme}://***@{}", &rest[at + 1..]),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_shown_without_credentials() {
+        assert_eq!(redacted("postgres://joe:secret@host/db"), "postgres://***@host/db");
+        assert_eq!(redacted("postgres://joe:p@ss@host/db"), "postgres://***@host/db");
+        assert_eq!(redacted("sqlite:///a@b.db"), "sqlite:///a@b.db");
+        let config =
+            Config { default: Some(BackendConfig::at("s3://key:secret@bucket?secret_key=hunter2")), ..Config::default() };
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("secret@") && !shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -1,0 +1,136 @@
+//! From the merged layers to [`Config`].
+
+use std::time::Duration;
+
+use figment::Figment;
+use figment::value::{Dict, Value};
+use storage_core::{DriverConfig, Error, Result};
+
+use super::layer::source_of;
+use super::{BackendConfig, Component, Config, Versioning};
+
+/// The longest timeout.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The largest pool.
+const MAX_POOL: u64 = 1000;
+
+/// Reads the configuration; keys are canonical, values are not yet checked.
+pub(crate) fn read(figment: &Figment) -> Result<Config> {
+    let reader = Reader { figment };
+    let mut config = Config::default();
+    for component in Component::ALL {
+        if let Some(backend) = reader.backend(component.key())? {
+            config.components.insert(component, backend);
+        }
+    }
+    config.default = reader.backend("default")?;
+    Ok(config)
+}
+
+struct Reader<'a> {
+    figment: &'a Figment,
+}
+
+impl Reader<'_> {
+    fn source(&self, value: &Value) -> String {
+        self.figment.get_metadata(value.tag()).map_or_else(|| "the program".into(), source_of)
+    }
+
+    fn fail(&self, component: &str, key: &str, value: &Value, what: &str) -> Error {
+        Error::config(format!("{}: `{component}.{key}` {what}", self.source(value)))
+    }
+
+    fn backend(&self, component: &str) -> Result<Option<BackendConfig>> {
+        let Ok(value) = self.figment.find_value(component) else { return Ok(None) };
+        let Some(dict) = value.as_dict() else { return Ok(None) };
+        let mut backend = BackendConfig::default();
+        for (key, value) in dict {
+            self.apply(&mut backend, component, key, value)?;
+        }
+        let own = dict.is_empty().then_some(&value);
+        let mut sources: Vec<String> = dict.values().chain(own).map(|value| self.source(deepest(value))).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        backend.source = sources.join(", ");
+        if backend.driver.is_none() && backend.url.is_none() {
+            return Err(Error::config(format!("{}: `{component}` has neither `type` nor `url`", backend.source)));
+        }
+        Ok(Some(backend))
+    }
+
+    fn apply(&self, backend: &mut BackendConfig, component: &str, key: &str, value: &Value) -> Result<()> {
+        let fail = |what: &str| self.fail(component, key, value, what);
+        match key {
+            "type" => {
+                backend.driver = Some(
+                    value.as_str().filter(|t| !t.is_empty()).ok_or_else(|| fail("is the name of a driver, in quotes"))?.into(),
+                );
+            }
+            "url" => {
+                let url = value.as_str().filter(|u| !u.is_empty()).ok_or_else(|| fail("is a URL, in quotes"))?;
+                let parsed = DriverConfig::from_url(url);
+                backend.url = parsed.url;
+                for (name, option) in parsed.options {
+                    if backend.options.insert(name.clone(), option).is_some() {
+                        return Err(fail(&format!("sets `{name}`, which `options` sets too")));
+                    }
+                }
+            }
+            "options" => {
+                let dict = value.as_dict().ok_or_else(|| fail("is a table"))?;
+                for (name, option) in json(dict)? {
+                    if backend.options.insert(name.clone(), option).is_some() {
+                        return Err(fail(&format!("sets `{name}`, which the URL sets too")));
+                    }
+                }
+            }
+            "pool_size" => {
+                let size =
+                    value.to_i128().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_POOL).contains(&u64::from(*n)));
+                backend.pool_size = Some(size.ok_or_else(|| fail("is a number of connections, 1 to 1000"))?);
+            }
+            "timeout" => {
+                backend.timeout = Some(duration(value).ok_or_else(|| fail("is a time like \"30s\" (or seconds), up to 1h"))?);
+            }
+            "auto_create" => backend.auto_create = value.to_bool().ok_or_else(|| fail("is true or false"))?,
+            "versioning" => {
+                backend.versioning = versioning(value).ok_or_else(|| fail("is true, false, or how many versions to keep"))?;
+            }
+            "backup" => {
+                // A driver that can keep backups by itself has an option of that name; others refuse it.
+                let json = serde_json::to_value(value).map_err(|e| fail(&e.to_string()))?;
+                backend.options.insert("backup".into(), json);
+            }
+            _ => return Err(fail("is not a key")),
+        }
+        Ok(())
+    }
+}
+
+/// A table's own tag says nothing once layers are merged: a value in it does.
+fn deepest(value: &Value) -> &Value {
+    value.as_dict().and_then(|dict| dict.values().next()).map_or(value, deepest)
+}
+
+fn json(dict: &Dict) -> Result<serde_json::Map<String, serde_json::Value>> {
+    match serde_json::to_value(dict)? {
+        serde_json::Value::Object(map) => Ok(map),
+        _ => Err(Error::internal("a table did not become a JSON object")),
+    }
+}
+
+fn duration(value: &Value) -> Option<Duration> {
+    let parsed = match value {
+        Value::String(_, text) => humantime::parse_duration(text).ok()?,
+        value => Duration::from_secs(u64::try_from(value.to_i128()?).ok()?),
+    };
+    (parsed > Duration::ZERO && parsed <= MAX_TIMEOUT).then_some(parsed)
+}
+
+fn versioning(value: &Value) -> Option<Versioning> {
+    if let Some(on) = value.to_bool() {
+        return Some(if on { Versioning::All } else { Versioning::Off });
+    }
+    let keep = value.to_i128().and_then(|n| u32::try_from(n).ok())?;
+    (keep > 0).then_some(Versioning::Keep(keep))
+}
