@@ -19,8 +19,7 @@ const TRIES: usize = 100;
 /// In whose name a task is started: a message, or nobody's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// The message's id.
-    pub message: Option<String>,
+    message: Option<String>,
     uid: Option<(Uuid, u32)>,
 }
 
@@ -29,6 +28,12 @@ impl Claim {
     #[must_use]
     pub fn of_message(id: impl Into<String>, message: &TaskMessage) -> Self {
         Self { message: Some(id.into()), uid: Some((message.uid, message.generation)) }
+    }
+
+    /// A claim under a name, for programs that run tasks without messages: who claims a task under the same name takes it over.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { message: Some(name.into()), uid: None }
     }
 
     fn is_for(&self, task: &Task) -> bool {
