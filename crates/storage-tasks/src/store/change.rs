@@ -102,11 +102,15 @@ impl TaskStore {
     /// # Errors
     /// The backend's.
     pub async fn start(&self, id: impl Into<TaskId>, claim: &Claim) -> Result<Start> {
-        let id = id.into();
+        self.start_known(&id.into(), None, claim).await
+    }
+
+    /// `known` is the task as it was just read, not finished, to spare another reading.
+    pub(crate) async fn start_known(&self, id: &TaskId, known: Option<&Task>, claim: &Claim) -> Result<Start> {
         let now = self.inner.options.clock.now();
         let mut superseded = false;
         let started = self
-            .change(&id, None, |task| {
+            .change(id, known, |task| {
                 superseded = !claim.is_for(task);
                 if superseded || task.status.is_finished() {
                     return Ok(None);
@@ -135,11 +139,11 @@ impl TaskStore {
                 Ok(Some(Step::to(task, event::kind::STARTED)))
             })
             .await
-            .context("tasks.start", || subject(&id));
+            .context("tasks.start", || subject(id));
         match started {
             Ok(_) if superseded => Ok(Start::Superseded),
             Ok((task, place)) if task.status.is_finished() => {
-                self.complete(&task, place).await.context("tasks.start", || subject(&id))?;
+                self.complete(&task, place).await.context("tasks.start", || subject(id))?;
                 Ok(Start::Finished(task))
             }
             Ok((task, _)) => Ok(Start::Run(task)),

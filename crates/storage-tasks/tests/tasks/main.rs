@@ -1,6 +1,8 @@
 //! Tasks, results, events and schedules on every kind of store: all in one batch, queue elsewhere, events and results elsewhere, and a backend that is
 //! atomic within a record alone.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the cases are tests, called by generated ones")]
+
 mod crash;
 mod events;
 mod faults;
