@@ -13,4 +13,5 @@ pages! {
     readme: "../../README.md";
     records: "../records.md";
     queues: "../queues.md";
+    blobs: "../blobs.md";
 }
