@@ -14,4 +14,5 @@ pages! {
     records: "../records.md";
     queues: "../queues.md";
     blobs: "../blobs.md";
+    configuration: "../configuration.md";
 }
