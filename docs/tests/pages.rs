@@ -101,3 +101,22 @@ fn the_tiny_backend_is_tiny() {
     let lines = fs::read_to_string(Path::new(FOLDER).join("examples/tiny_backend.rs")).unwrap().lines().count();
     assert!(lines < 150, "{lines} lines");
 }
+
+/// A case of the conformance suites that a page names is there.
+#[test]
+fn named_cases_are_there() {
+    let suites = fs::read_to_string(Path::new(FOLDER).join("../crates/storage-conformance/src/suites.rs")).unwrap();
+    let mut seen = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for name in text.split('`').skip(1).step_by(2) {
+            let Some((suite, case)) = name.split_once("::") else { continue };
+            let Some((_, list)) = suites.split_once(&format!("macro_rules! test_{suite} ")) else { continue };
+            let list = list.split("macro_rules!").next().unwrap();
+            let there = list.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == case);
+            assert!(there, "{}: there is no case `{name}`", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "only {seen} cases named");
+}
