@@ -40,10 +40,10 @@ pub struct TinyRecords {
 }
 
 impl TinyRecords {
-    /// An empty store.
+    /// An empty store. The name appears in errors.
     #[must_use]
-    pub fn new(clock: Clock) -> Self {
-        Self { info: BackendInfo::new("tiny", "memory"), clock, tables: Mutex::default() }
+    pub fn new(name: &str, clock: Clock) -> Self {
+        Self { info: BackendInfo::new("tiny", name), clock, tables: Mutex::default() }
     }
 
     /// The lock is never held over an `await`, so a cancelled call leaves nothing locked.

@@ -1,15 +1,16 @@
 //! How configuration opens the tiny backend.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use storage_core::{Backends, Driver, DriverConfig, OptionSpec, Result, Surfaces};
 
 use crate::tiny_backend::TinyRecords;
 
-/// Opens `tiny:`. One driver holds one store, so two handles of one driver see the same records.
+/// Opens `tiny:name`: for one driver, handles of one name are the same store.
 #[derive(Debug, Default)]
-pub struct TinyDriver(OnceLock<Arc<TinyRecords>>);
+pub struct TinyDriver(Mutex<HashMap<String, Arc<TinyRecords>>>);
 
 #[async_trait]
 impl Driver for TinyDriver {
@@ -30,7 +31,10 @@ impl Driver for TinyDriver {
     }
 
     async fn open(&self, config: &DriverConfig) -> Result<Backends> {
-        let records = self.0.get_or_init(|| Arc::new(TinyRecords::new(config.clock.clone())));
-        Ok(Backends { records: Some(Arc::clone(records) as _), ..Backends::default() })
+        let name = config.address().unwrap_or_default();
+        let mut stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = || Arc::new(TinyRecords::new(name, config.clock.clone()));
+        let records = Arc::clone(stores.entry(name.to_owned()).or_insert_with(open));
+        Ok(Backends { records: Some(records), ..Backends::default() })
     }
 }

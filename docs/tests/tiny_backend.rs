@@ -12,7 +12,7 @@ pub mod tiny_backend;
 pub mod tiny_driver;
 
 fn harness() -> impl Harness {
-    DriverHarness::new(tiny_driver::TinyDriver::default(), || Ok(Place::url("tiny:"))).manual_clock()
+    DriverHarness::new(tiny_driver::TinyDriver::default(), || Ok(Place::unique_name("tiny:"))).manual_clock()
 }
 
 storage_conformance::test_records!(harness());
@@ -24,7 +24,7 @@ async fn configuration_opens_it() -> Result<()> {
     let mut registry = Registry::default();
     registry.register(Arc::new(tiny_driver::TinyDriver::default()));
     let builder = Storage::builder().no_file().no_env().registry(registry);
-    let storage = builder.set("records", "tiny:").open().await?;
+    let storage = builder.set("records", "tiny:shop").open().await?;
     assert_eq!(storage.info(Component::Records).await?.driver, "tiny");
     Ok(())
 }
