@@ -15,4 +15,5 @@ pages! {
     queues: "../queues.md";
     blobs: "../blobs.md";
     configuration: "../configuration.md";
+    tasks: "../tasks.md";
 }
