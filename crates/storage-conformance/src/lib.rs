@@ -29,6 +29,7 @@
 pub mod blobs;
 mod check;
 mod harness;
+mod names;
 mod opened;
 pub mod queues;
 pub mod records;

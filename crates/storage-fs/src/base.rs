@@ -121,13 +121,6 @@ impl Base {
         Ok(state.is_settled().then_some((held, state)))
     }
 
-    /// The same where it takes no waiting.
-    pub(crate) fn try_still(&self) -> Option<(Held, State)> {
-        let held = self.lock.try_shared()?;
-        let state = self.state.read().ok()?;
-        state.is_settled().then_some((held, state))
-    }
-
     pub(crate) fn corrupt(&self, relative: &str, what: impl std::fmt::Display) -> Error {
         Error::corrupt(format!("{what}; mend the file or move it away"))
             .with_subject(format_args!("`{}`", self.path(relative).display()))
