@@ -1,8 +1,9 @@
 //! A store that a case has opened, and the time that passes there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use storage_core::{Backends, BlobStore, Clock, QueueStore, RecordStore, Result};
 
 use crate::{Harness, Place};
@@ -10,12 +11,16 @@ use crate::{Harness, Place};
 /// What the shortest waits of real time add, for clocks that differ and for machines that are busy.
 const MARGIN: Duration = Duration::from_millis(30);
 
+/// How long a case waits, in real time, for what must come but may take its time: some services count in seconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A fresh store.
 pub(crate) struct Opened<'h> {
     pub(crate) harness: &'h dyn Harness,
     pub(crate) backends: Backends,
     /// Moved by hand where the backend allows it.
     pub(crate) clock: Clock,
+    started: (DateTime<Utc>, Instant),
     // Dropped last: it removes the data.
     pub(crate) place: Place,
 }
@@ -36,7 +41,8 @@ impl<'h> Opened<'h> {
         let mut place = harness.place().await?;
         place.config.clock = clock.clone();
         let backends = harness.open(&place.config).await?;
-        Ok(Self { harness, backends, clock, place })
+        let started = (clock.now(), Instant::now());
+        Ok(Self { harness, backends, clock, started, place })
     }
 
     /// A second handle on the same data.
@@ -50,6 +56,31 @@ impl<'h> Opened<'h> {
             self.clock.advance(time + MARGIN);
         } else {
             tokio::time::sleep(time + MARGIN).await;
+        }
+    }
+
+    /// How much time has passed for the store, at least. By the monotonic clock where it is real: nothing may happen before its time by this.
+    pub(crate) fn elapsed(&self) -> Duration {
+        if self.clock.is_manual() { (self.clock.now() - self.started.0).to_std().unwrap_or_default() } else { self.started.1.elapsed() }
+    }
+
+    /// Calls `look` until it answers something, while time passes in small steps; fails where it does not within `limit` of the store's time (real time: and [`PATIENCE`]).
+    pub(crate) async fn until<T>(&self, what: &str, limit: Duration, look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+        let mut look = look;
+        let (from, real) = (self.elapsed(), Instant::now());
+        let step = (limit / 50).clamp(Duration::from_millis(5), Duration::from_millis(100));
+        loop {
+            // Read before looking: an answer that comes late is not taken for one that never comes.
+            let late = self.elapsed() - from > limit && real.elapsed() > if self.clock.is_manual() { Duration::ZERO } else { PATIENCE };
+            if let Some(found) = look().await? {
+                return Ok(found);
+            }
+            assert!(!late, "{what}: not after {:?}", self.elapsed() - from);
+            if self.clock.is_manual() {
+                self.clock.advance(step);
+            } else {
+                tokio::time::sleep(step).await;
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::panic::Location;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 
 use crate::Harness;
 
@@ -13,7 +13,7 @@ use crate::Harness;
 pub type CaseResult = Result<(), Failure>;
 
 /// A case.
-pub type Case = for<'h> fn(&'h dyn Harness) -> BoxFuture<'h, CaseResult>;
+pub type Case = for<'h> fn(&'h dyn Harness) -> LocalBoxFuture<'h, CaseResult>;
 
 /// How long a case may take before it counts as hanging: far beyond what any needs.
 const LIMIT: Duration = Duration::from_secs(120);

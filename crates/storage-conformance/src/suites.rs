@@ -29,6 +29,23 @@ macro_rules! test_records {
 macro_rules! test_transactions {
     ($harness:expr) => {
         $crate::__suite! { $harness; transactions;
+            bank {
+                the_sum_holds_at_every_read, only_one_takes_the_last,
+            }
+            isolation {
+                a_transaction_reads_its_own_writes, a_lost_update_is_a_conflict, coming_and_going_is_a_conflict,
+                write_skew_is_caught, reads_alone_are_checked, a_conflict_runs_the_closure_again, counters_lose_nothing,
+                inserts_expect_absence,
+            }
+            outbox {
+                a_batch_sends_its_messages, a_batch_of_messages_alone, a_failed_batch_sends_nothing,
+                a_missing_queue_fails_the_batch, enqueued_messages_keep_their_options, a_message_arrives_with_its_records,
+                a_transactions_messages_go_with_its_commit,
+            }
+            rollback {
+                dropped_is_rolled_back, an_error_of_the_closure_rolls_back, a_cancelled_transaction_leaves_nothing,
+                a_committed_transaction_is_over, a_taken_unique_value_rolls_back,
+            }
         }
     };
 }
@@ -40,6 +57,23 @@ macro_rules! test_transactions {
 macro_rules! test_queues {
     ($harness:expr) => {
         $crate::__suite! { $harness; queues;
+            dead_letter {
+                the_delivery_cap_makes_dead_letters, giving_back_uses_up_deliveries, the_last_delivery_can_succeed,
+                without_a_cap_nothing_dies, a_message_can_be_rejected, the_receipt_of_a_dead_letter_is_stale,
+                redrive_sends_home, redrive_takes_the_oldest_first, dead_letters_can_be_received,
+                the_companion_comes_and_goes_with_its_queue, purge_leaves_dead_letters,
+            }
+            lease {
+                a_leased_message_is_out_of_sight, a_message_comes_back_when_its_lease_ends,
+                leased_until_is_the_end_of_the_lease, a_deleted_message_is_gone, deleting_what_is_gone_is_fine,
+                a_stale_receipt_is_refused, deletes_are_each_on_their_own, a_late_delete_deletes_or_is_refused,
+                foreign_receipts_do_nothing, a_killed_consumers_messages_come_back,
+            }
+            update {
+                a_renewed_lease_lasts_longer, a_lease_can_be_made_shorter, zero_visibility_gives_back_at_once,
+                a_message_given_back_with_a_delay, every_update_makes_a_new_receipt, body_and_attributes_can_be_changed,
+                bad_updates_are_refused,
+            }
         }
     };
 }
@@ -51,6 +85,21 @@ macro_rules! test_queues {
 macro_rules! test_blobs {
     ($harness:expr) => {
         $crate::__suite! { $harness; blobs;
+            conditional {
+                create_only, guarded_puts, conditions_are_decided_at_the_end, one_of_many_creators_succeeds,
+                guarded_updates_lose_nothing, marks_are_not_used_twice, conditional_reads, conditional_deletes,
+            }
+            get {
+                ranges, a_suffix_longer_than_the_blob, ranges_of_zero_length, bad_ranges_are_refused,
+                a_read_describes_the_whole_blob, ranges_of_a_large_blob, missing_blobs_are_not_found,
+                a_read_is_of_one_state,
+            }
+            put {
+                put_then_get, empty_blobs, large_blobs, a_put_replaces, a_stream_that_fails_writes_nothing,
+                a_stream_of_another_length_is_refused, a_cancelled_put_writes_nothing, a_blob_that_is_too_large_is_refused,
+                head_agrees_with_the_put, a_delete_says_whether_there_was_one, blobs_and_folders_change_places,
+                a_put_without_options_overwrites,
+            }
         }
     };
 }

@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
 use futures::stream::{BoxStream, StreamExt};
 use serde::Serialize;
@@ -14,7 +16,7 @@ use crate::{
     TableName, TableSchema, Version, Write,
 };
 
-/// A type whose values are records of one table. Usually derived, with `#[derive(Entity)]` of `storage-macros`.
+/// A type whose values are records of one table. Usually derived, with `#[derive(Entity)]` (feature `derive`).
 pub trait Entity: Sized + Send + Sync + 'static {
     /// The table.
     ///
@@ -51,6 +53,10 @@ pub trait Entity: Sized + Send + Sync + 'static {
 /// A type that a column can hold, and what kind of column that is.
 ///
 /// Implement it for your own types to name their column type once; for a single field, `#[entity(text)]`, `#[entity(json)]` and so on do.
+#[diagnostic::on_unimplemented(
+    message = "no column type is known for `{Self}`",
+    note = "name it at the field: `#[entity(text)]`, `integer`, `real`, `boolean`, `timestamp`, `json` or `bytes`; or implement `ColumnValue`"
+)]
 pub trait ColumnValue: Serialize + DeserializeOwned {
     /// The column's type.
     const KIND: ColumnType;
@@ -59,6 +65,10 @@ pub trait ColumnValue: Serialize + DeserializeOwned {
 }
 
 /// A type that a key column can hold.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be a key",
+    note = "keys are `String`, `uuid::Uuid`, an integer of up to `i64` or `u32`, or a type that implements `KeyValue`"
+)]
 pub trait KeyValue: Clone {
     /// The key column's type.
     const KIND: KeyType;
@@ -165,6 +175,90 @@ macro_rules! integer_keys {
 }
 
 integer_keys!(i8, i16, i32, i64, u8, u16, u32);
+
+/// A type that a column of bytes can hold.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be a column of bytes",
+    note = "columns of bytes are `Vec<u8>`, `bytes::Bytes`, an `Option` of these, or a type that implements `BytesValue`"
+)]
+pub trait BytesValue: Sized {
+    /// False where the value may be missing.
+    const REQUIRED: bool = true;
+
+    /// The bytes; `None` where they are missing.
+    fn as_bytes(&self) -> Option<&[u8]>;
+
+    /// The value of these bytes; `None` where there is none for them.
+    fn from_bytes(bytes: Option<Vec<u8>>) -> Option<Self>;
+}
+
+impl BytesValue for Vec<u8> {
+    fn as_bytes(&self) -> Option<&[u8]> {
+        Some(self)
+    }
+
+    fn from_bytes(bytes: Option<Vec<u8>>) -> Option<Self> {
+        bytes
+    }
+}
+
+impl BytesValue for bytes::Bytes {
+    fn as_bytes(&self) -> Option<&[u8]> {
+        Some(self)
+    }
+
+    fn from_bytes(bytes: Option<Vec<u8>>) -> Option<Self> {
+        bytes.map(Self::from)
+    }
+}
+
+impl<T: BytesValue> BytesValue for Option<T> {
+    const REQUIRED: bool = false;
+
+    fn as_bytes(&self) -> Option<&[u8]> {
+        self.as_ref().and_then(T::as_bytes)
+    }
+
+    fn from_bytes(bytes: Option<Vec<u8>>) -> Option<Self> {
+        match bytes {
+            Some(bytes) => T::from_bytes(Some(bytes)).map(Some),
+            None => Some(None),
+        }
+    }
+}
+
+/// The value of a key part, for derived code.
+///
+/// # Errors
+/// [`Corrupt`](crate::ErrorKind::Corrupt) where it is missing or does not fit.
+pub fn take_part<T: KeyValue>(part: Option<&KeyPart>, table: &str, column: &str) -> Result<T> {
+    let missing = || Error::corrupt("the key lacks this part");
+    part.ok_or_else(missing)
+        .and_then(|part| T::from_part(part.clone()))
+        .map_err(|e| Error::corrupt(format!("key column `{column}` of table `{table}`: {}", e.message())).with_source(e))
+}
+
+/// Takes the bytes of `column` out of `fields`, as `T`: for derived code.
+///
+/// # Errors
+/// [`Corrupt`](crate::ErrorKind::Corrupt) where it is not a `T`.
+pub fn take_bytes<T: BytesValue>(fields: &mut Fields, table: &str, key: &Key, column: &str) -> Result<T> {
+    let decoded = match fields.remove(column) {
+        None | Some(Value::Null) => Some(None),
+        Some(Value::String(text)) => BASE64.decode(text).ok().map(Some),
+        Some(_) => None,
+    };
+    decoded.and_then(T::from_bytes).ok_or_else(|| {
+        Error::corrupt(format!("column `{column}` of record `{key}` in table `{table}`: missing, or not bytes in base64"))
+    })
+}
+
+/// Puts bytes into `fields`: for derived code.
+pub fn put_bytes<T: BytesValue>(fields: &mut Fields, column: &str, value: &T) {
+    if let Some(bytes) = value.as_bytes() {
+        fields.insert(column.to_owned(), Value::String(BASE64.encode(bytes)));
+    }
+}
 
 /// Takes the value of `column` out of `fields`, as `T`: for derived code.
 ///

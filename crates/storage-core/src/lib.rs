@@ -53,7 +53,7 @@ pub use capability::{BackendInfo, BlobCapabilities, QueueCapabilities, RecordCap
 pub use clock::Clock;
 pub use consumer::{Consumer, ConsumerOptions, ConsumerReport, Outcome};
 pub use driver::{Backends, Driver, DriverConfig, OptionSpec, Surfaces, url_scheme};
-pub use entity::{ColumnValue, Entity, KeyValue, Repository};
+pub use entity::{BytesValue, ColumnValue, Entity, KeyValue, Repository};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use filter::{Filter, MAX_FILTER_DEPTH, MAX_FILTER_TERMS};
 pub use key::{Key, KeyPart, MAX_KEY_LEN};
@@ -70,6 +70,9 @@ pub use schema::{
     SchemaBuilder, SchemaChange, TableSchema, Undeclared,
 };
 pub use secret::Secret;
+/// Derives [`Entity`](trait@Entity) for a struct: see [`storage_macros`].
+#[cfg(feature = "derive")]
+pub use storage_macros::Entity;
 pub use transaction::{MAX_ATTEMPTS, Transaction};
 pub use transfer::{Progress, ProgressFn, TransferOptions, TransferReport};
 

@@ -15,6 +15,7 @@
 //! # Ok::<(), storage_core::Error>(())
 //! ```
 
+pub mod blocking;
 pub mod config;
 mod registry;
 mod storage;

@@ -1,0 +1,9 @@
+use storage_core::Entity;
+
+#[derive(Entity)]
+#[entity(table = "jobs")]
+struct Job {
+    id: String,
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+use storage_core::Entity;
+
+#[derive(Entity)]
+#[entity(table = "jobs")]
+struct Job(String);
+
+fn main() {}
