@@ -61,7 +61,11 @@ impl<'h> Opened<'h> {
 
     /// How much time has passed for the store, at least. By the monotonic clock where it is real: nothing may happen before its time by this.
     pub(crate) fn elapsed(&self) -> Duration {
-        if self.clock.is_manual() { (self.clock.now() - self.started.0).to_std().unwrap_or_default() } else { self.started.1.elapsed() }
+        if self.clock.is_manual() {
+            (self.clock.now() - self.started.0).to_std().unwrap_or_default()
+        } else {
+            self.started.1.elapsed()
+        }
     }
 
     /// Calls `look` until it answers something, while time passes in small steps; fails where it does not within `limit` of the store's time (real time: and [`PATIENCE`]).
@@ -71,7 +75,8 @@ impl<'h> Opened<'h> {
         let step = (limit / 50).clamp(Duration::from_millis(5), Duration::from_millis(100));
         loop {
             // Read before looking: an answer that comes late is not taken for one that never comes.
-            let late = self.elapsed() - from > limit && real.elapsed() > if self.clock.is_manual() { Duration::ZERO } else { PATIENCE };
+            let late =
+                self.elapsed() - from > limit && real.elapsed() > if self.clock.is_manual() { Duration::ZERO } else { PATIENCE };
             if let Some(found) = look().await? {
                 return Ok(found);
             }

@@ -18,6 +18,43 @@ macro_rules! test_records {
                 a_delete_says_whether_there_was_one, an_insert_expects_absence, present_is_checked, versions_are_checked,
                 a_check_only_checks, updated_at_is_the_time_of_the_write, keys_of_two_parts, tables_are_apart,
             }
+            expiry {
+                expired_records_are_not_read, a_record_is_there_until_it_expires, merges_keep_the_expiry_and_puts_set_it,
+                preconditions_take_expired_for_absent, unique_values_of_expired_records_are_free, an_expiry_in_the_past,
+                many_expired_records,
+            }
+            filter {
+                null_in_every_operator, an_explicit_null_is_missing, text_is_literal, text_order_is_bytewise, booleans,
+                timestamps, bytes, combinations, types_do_not_mix, key_columns, bad_filters_are_refused,
+            }
+            history {
+                all_versions_are_kept, the_newest_are_kept, history_outlives_the_record, history_of_batches,
+                without_history_it_is_refused, history_can_be_switched_on,
+            }
+            numbers {
+                integers_are_exact, reals_are_exact, numbers_take_the_columns_kind, integers_and_reals_compare_by_value,
+                json_keeps_the_kind_of_numbers,
+            }
+            order {
+                by_key_without_an_order, integer_keys_sort_by_value, two_part_keys_sort_by_both,
+                by_columns_with_nulls_and_ties, every_ordered_type_sorts, bad_orders_are_refused,
+            }
+            paging {
+                pages_hold_the_limit, pages_are_complete_and_disjoint, paging_while_others_write,
+                a_token_outlives_its_record, pages_cut_through_ties_and_nulls, bad_pages_are_refused,
+                count_ignores_order_limit_and_token,
+            }
+            schema {
+                create_is_idempotent, letter_case_does_not_distinguish_tables, tables_come_back_as_created,
+                drop_table_removes_everything, defaults_are_filled_in, records_must_fit_the_schema, add_column,
+                add_column_takes_in_undeclared_fields, drop_column, rename_column, undeclared_fields_can_be_forbidden,
+                other_stores_see_changes,
+            }
+            unique {
+                a_taken_value_is_refused, missing_values_are_not_equal, a_unique_index_is_about_all_its_columns,
+                a_value_becomes_free, values_within_a_batch, one_of_many_gets_the_value,
+                uniqueness_can_be_added_where_it_holds,
+            }
         }
     };
 }

@@ -40,7 +40,8 @@ pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
 pub struct TransferOptions {
     /// How many files, or parts of one file, are under way at once. The memory used is bounded by this times 8 MiB.
     pub parallel: usize,
-    /// True: a folder's file that is at its target already with the same size and a later time is left out.
+    /// True: a folder's file that is at its target already, with the same size and not written since, is left out. Downloaded files bear the time of
+    /// their blob.
     pub skip_unchanged: bool,
     /// Is told how far it has come.
     pub progress: Option<ProgressFn>,
@@ -236,10 +237,13 @@ impl BlobStore {
                 }
             }
         }
+        let modified_at = meta.modified_at;
         blocking(move || {
             if file.metadata()?.len() != file.stream_position()? {
                 return Err(Error::internal("the part file is not as long as what was written to it"));
             }
+            // The blob's own time, so that `skip_unchanged` can tell a later write of it; a file system that can't hold it keeps its own.
+            let _ = file.set_modified(modified_at.into());
             Ok(file.sync_all()?)
         })
         .await

@@ -4,7 +4,9 @@ use std::io::{Seek as _, Write as _};
 
 use bytes::Bytes;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
-use storage_core::{BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobStore, Error, ListOptions, PutMode, PutOptions, Result};
+use storage_core::{
+    BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobStore, Error, ListOptions, PutMode, PutOptions, Result,
+};
 
 use crate::Harness;
 use crate::opened::Opened;
@@ -71,7 +73,10 @@ impl Kind {
 pub(crate) fn failing_stream(bytes: &Bytes, size: Option<u64>) -> BlobBody {
     let pieces: Vec<Result<Bytes>> = bytes.chunks(64 * 1024).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
     let failure = || Err(Error::unavailable("the source of the stream broke off"));
-    BlobBody::Stream { stream: futures::stream::iter(pieces).chain(futures::stream::once(async move { failure() })).boxed(), size }
+    BlobBody::Stream {
+        stream: futures::stream::iter(pieces).chain(futures::stream::once(async move { failure() })).boxed(),
+        size,
+    }
 }
 
 impl<'h> Fixture<'h> {

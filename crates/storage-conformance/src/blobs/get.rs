@@ -104,7 +104,9 @@ pub async fn ranges_of_a_large_blob(h: &dyn Harness) -> CaseResult {
     b.put_as(Kind::Stream, "large", &bytes, PutMode::Overwrite).await?;
     let size = bytes.len() as u64;
     let edge = 1 << 20;
-    for (from, to) in [(edge - 1, edge + 1), (edge, 2 * edge), (0, edge + 7), (3 * edge + 5, size), (size - 1, size), (17, size - 17)] {
+    for (from, to) in
+        [(edge - 1, edge + 1), (edge, 2 * edge), (0, edge + 7), (3 * edge + 5, size), (size - 1, size), (17, size - 17)]
+    {
         let part = b.store.get_range(&path("large"), from..to).await?;
         let (from, to) = (usize::try_from(from)?, usize::try_from(to)?);
         assert!(part == bytes.slice(from..to), "the bytes {from}..{to} are others");

@@ -105,7 +105,7 @@ pub async fn a_cancelled_put_writes_nothing(h: &dyn Harness) -> CaseResult {
         let (sent, reached) = tokio::sync::oneshot::channel();
         let first = futures::stream::once(async { Ok(noise(6 * 1024 * 1024)) });
         let stuck = futures::stream::once(async move {
-            drop(sent.send(()));
+            sent.send(()).expect("somebody waits for it");
             futures::future::pending().await
         });
         let body = BlobBody::Stream { stream: first.chain(stuck).boxed(), size: None };

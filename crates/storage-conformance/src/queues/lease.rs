@@ -44,7 +44,11 @@ pub async fn leased_until_is_the_end_of_the_lease(h: &dyn Harness) -> CaseResult
     // A service's clock may differ from this one's, but not by much.
     let skew = chrono::TimeDelta::seconds(60);
     let (earliest, latest) = (before + LONG - skew, q.opened.clock.now() + LONG + skew);
-    assert!(delivery.leased_until >= earliest && delivery.leased_until <= latest, "{} is not about {LONG:?} away", delivery.leased_until);
+    assert!(
+        delivery.leased_until >= earliest && delivery.leased_until <= latest,
+        "{} is not about {LONG:?} away",
+        delivery.leased_until
+    );
     Ok(())
 }
 

@@ -89,7 +89,8 @@ pub async fn every_update_makes_a_new_receipt(h: &dyn Harness) -> CaseResult {
 /// Body and attributes can be changed, each by itself; what is not named stays, and so does everything else of the message.
 pub async fn body_and_attributes_can_be_changed(h: &dyn Harness) -> CaseResult {
     let q = Fixture::open(h).await?;
-    let with_attributes = |name: &str| MessageUpdate { attributes: Some([(name.into(), "v".into())].into()), ..MessageUpdate::default() };
+    let with_attributes =
+        |name: &str| MessageUpdate { attributes: Some([(name.into(), "v".into())].into()), ..MessageUpdate::default() };
     let sent = q.send_message(NewMessage::new("a").attribute("old", "1").content_type("text/x")).await?;
     let first = q.take_one(LONG).await?;
     if !q.capabilities().update_body {

@@ -131,7 +131,8 @@ pub async fn a_message_arrives_with_its_records(h: &dyn Harness) -> CaseResult {
     let send = async {
         for n in 0..20 {
             let key = format!("k{n}");
-            let batch = Batch::new().enqueue(&q, NewMessage::new(key.clone())).put(&t.name, key, fields(json!({})), Expect::Absent);
+            let batch =
+                Batch::new().enqueue(&q, NewMessage::new(key.clone())).put(&t.name, key, fields(json!({})), Expect::Absent);
             t.commit(batch).await?;
             tokio::task::yield_now().await;
         }

@@ -1,0 +1,257 @@
+//! Blobs as files.
+//!
+//! ```text
+//! blobs/<path>                          the user's files, and nothing else (see [`path`])
+//! _storage/attributes/<xx>/<hash>.json  what is kept beside a blob's bytes
+//! _storage/uploads/<id>                 blobs that are being written
+//! ```
+
+mod attributes;
+mod list;
+mod path;
+mod write;
+
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use storage_core::{
+    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ETag,
+    Error, GetOptions, ListOptions, PutMode, PutOptions, Result,
+};
+
+use self::attributes::Stamp;
+use self::list::Walk;
+use self::write::Target;
+use crate::base::{Base, CONTROL};
+use crate::file::{self, at, create_folders};
+use crate::lock::{Held, LockFile, is_abandoned};
+use crate::store::{Core, Open, blocking};
+
+const UPLOADS: &str = "_storage/uploads";
+/// Where blobs and what belongs to them are.
+pub(crate) const FOLDERS: [&str; 3] = [path::BLOBS, path::LONG, attributes::ATTRIBUTES];
+/// A file that nobody works on and that has not been written for so long was left behind.
+const LEFT_BEHIND: Duration = Duration::from_secs(60);
+/// How often a blob is opened anew where it was replaced between the looks at its bytes and at its attributes.
+const ATTEMPTS: usize = 100;
+
+/// The lock under which blobs change their places.
+pub(crate) fn lock(base: &Base) -> Result<Held> {
+    LockFile::new(&base.root.join(CONTROL), "blobs.lock").exclusive()
+}
+
+fn uploads(base: &Base) -> Result<PathBuf> {
+    let folder = base.path(UPLOADS);
+    create_folders(&folder, false)?;
+    Ok(folder)
+}
+
+/// Removes what writers that died have left.
+pub(crate) fn clean_up(base: &Base) -> Result<()> {
+    let folder = base.path(UPLOADS);
+    for name in file::names(&folder)? {
+        let path = folder.join(name);
+        let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
+        let old = found.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFT_BEHIND));
+        if old && found.is_dir() {
+            file::remove_tree(&path)?;
+        } else if old && File::open(&path).is_ok_and(|file| is_abandoned(&file)) {
+            file::remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The blobs of an [`FsStore`](crate::FsStore).
+#[derive(Debug)]
+pub struct FsBlobs {
+    core: Arc<Core>,
+    open: Arc<Open>,
+    capabilities: BlobCapabilities,
+}
+
+fn not_there() -> Error {
+    Error::not_found("there is no such blob")
+}
+
+/// A blob's file, open, with what is known of it: all of one state.
+fn open(base: &Base, path: &BlobPath) -> Result<(File, BlobMeta)> {
+    for _ in 0..ATTEMPTS {
+        let place = path::find(base, path)?.ok_or_else(not_there)?;
+        let Some(file) = file::if_there(open_file(&place)).map_err(at(&place))? else { continue };
+        let found = file.metadata().map_err(at(&place))?;
+        let stamp = Stamp::of(&found);
+        if let Some(attributes) = attributes::of(base, path, &stamp)? {
+            return Ok((file, attributes::meta(path, &found, attributes)));
+        }
+        // None known: as long as this is still the blob, it has none.
+        let now = file::if_there(std::fs::symlink_metadata(&place)).map_err(at(&place))?;
+        if now.is_some_and(|now| Stamp::of(&now) == stamp) {
+            return Ok((file, attributes::meta(path, &found, Default::default())));
+        }
+    }
+    Err(Error::unavailable("the blob is replaced faster than it can be opened"))
+}
+
+fn open_file(place: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(target_os = "linux")]
+    {
+        // Not through a link that somebody has just put there.
+        let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    }
+    options.open(place)
+}
+
+fn read(base: &Base, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
+    let (mut file, meta) = open(base, path)?;
+    if let Some(expected) = &options.if_match
+        && meta.etag.as_ref() != Some(expected)
+    {
+        let stamp = file.metadata().map(|found| Stamp::of(&found)).map_err(Error::from)?;
+        write::check_mark(expected, Some(&stamp))?;
+    }
+    let range = options.range.as_ref().unwrap_or(&ByteRange::From(0)).resolve(meta.size)?;
+    file.seek(SeekFrom::Start(range.start))?;
+    Ok(BlobRead { meta, range, content: BlobContent::File(file) })
+}
+
+impl FsBlobs {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        let capabilities = BlobCapabilities {
+            create: true,
+            conditional: true,
+            attributes: true,
+            signed_url: false,
+            max_blob_bytes: i64::MAX.unsigned_abs(),
+            durable: core.base.durable,
+        };
+        Self { core, open: Arc::default(), capabilities }
+    }
+
+    fn explain<'a>(&'a self, operation: &'static str, path: &'a BlobPath) -> impl FnOnce(Error) -> Error + 'a {
+        move |error| {
+            error.with_operation(operation).with_subject(format_args!("blob `{path}`")).with_backend(&self.core.base.info)
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(&self, act: impl FnOnce(&Arc<Base>) -> Result<T> + Send + 'static) -> Result<T> {
+        self.open.check()?;
+        let base = Arc::clone(&self.core.base);
+        blocking(move || act(&base)).await
+    }
+
+    fn target(&self, path: &BlobPath, options: &PutOptions) -> Target {
+        let PutOptions { mode, attributes } = options.clone();
+        Target { base: Arc::clone(&self.core.base), path: path.clone(), mode, attributes }
+    }
+}
+
+#[async_trait]
+impl BlobBackend for FsBlobs {
+    fn info(&self) -> &BackendInfo {
+        &self.core.base.info
+    }
+
+    fn capabilities(&self) -> &BlobCapabilities {
+        &self.capabilities
+    }
+
+    async fn create_container(&self) -> Result<bool> {
+        let created = self.blocking(|base| {
+            let folder = base.path(path::BLOBS);
+            let _held = lock(base)?;
+            let new = !folder.is_dir();
+            create_folders(&folder, base.durable).map(|()| new)
+        });
+        created.await.map_err(|e| e.with_operation("blobs.create_container").with_backend(&self.core.base.info))
+    }
+
+    async fn put(&self, path: &BlobPath, body: BlobBody, options: &PutOptions) -> Result<BlobMeta> {
+        let put = async {
+            self.open.check()?;
+            write::put(self.target(path, options), body).await
+        };
+        put.await.map_err(self.explain("blobs.put", path))
+    }
+
+    async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
+        let (wanted, options) = (path.clone(), options.clone());
+        self.blocking(move |base| read(base, &wanted, &options)).await.map_err(self.explain("blobs.get", path))
+    }
+
+    async fn head(&self, path: &BlobPath) -> Result<BlobMeta> {
+        let wanted = path.clone();
+        self.blocking(move |base| open(base, &wanted).map(|(_, meta)| meta)).await.map_err(self.explain("blobs.head", path))
+    }
+
+    async fn delete(&self, path: &BlobPath, if_match: Option<&ETag>) -> Result<bool> {
+        let (wanted, mark) = (path.clone(), if_match.cloned());
+        let deleted = self.blocking(move |base| write::delete(base, &wanted, mark.as_ref()));
+        deleted.await.map_err(self.explain("blobs.delete", path))
+    }
+
+    async fn copy(&self, from: &BlobPath, to: &BlobPath, mode: &PutMode) -> Result<BlobMeta> {
+        let source = from.clone();
+        let opened = self.blocking(move |base| open(base, &source)).await;
+        let (file, meta) = opened.map_err(self.explain("blobs.copy", from))?;
+        let options = PutOptions { mode: mode.clone(), attributes: meta.attributes };
+        write::put_file(self.target(to, &options), file).await.map_err(self.explain("blobs.copy", to))
+    }
+
+    fn list(&self, options: &ListOptions) -> BoxStream<'static, Result<BlobEntry>> {
+        let (base, open, options) = (Arc::clone(&self.core.base), Arc::clone(&self.open), options.clone());
+        let info = base.info.clone();
+        let pages = futures::stream::try_unfold(None::<Walk>, move |walk| {
+            let (base, open, options) = (Arc::clone(&base), Arc::clone(&open), options.clone());
+            async move {
+                open.check()?;
+                let next = blocking(move || {
+                    let mut walk = match walk {
+                        Some(walk) => walk,
+                        None => Walk::new(base, &options)?,
+                    };
+                    let page = walk.page()?;
+                    Ok((page, walk))
+                });
+                let (page, walk) = next.await?;
+                Ok::<_, Error>((!page.is_empty()).then(|| (futures::stream::iter(page).map(Ok), Some(walk))))
+            }
+        });
+        pages.try_flatten().map_err(move |e: Error| e.with_operation("blobs.list").with_backend(&info)).boxed()
+    }
+
+    fn uri(&self, path: &BlobPath) -> String {
+        let place = path::plain(&self.core.base, path);
+        let mut uri = String::from("file://");
+        for byte in place.display().to_string().bytes() {
+            match byte {
+                b'/' | b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(byte)),
+                b'\\' if cfg!(windows) => uri.push('/'),
+                byte => uri.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        uri
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let ping = async {
+            self.open.check()?;
+            self.core.ping().await
+        };
+        ping.await.map_err(|e| e.with_operation("blobs.ping").with_backend(&self.core.base.info))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.open.close();
+        Ok(())
+    }
+}

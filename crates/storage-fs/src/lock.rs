@@ -1,0 +1,82 @@
+//! Advisory locks between processes (and between handles within one).
+//!
+//! A lock is two files: `x.gate` is held only while waiting for `x`. Whoever has just let go of `x` and wants it again queues
+//! up behind those who wait at the gate, so neither a busy writer nor a crowd of readers keeps others out. The operating system
+//! lets go of the locks of a process that dies.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use storage_core::Result;
+
+use crate::file::{at, open_control};
+
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    gate: PathBuf,
+    main: PathBuf,
+}
+
+/// A held lock; dropped, it lets go.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Held {
+    _main: File,
+}
+
+impl LockFile {
+    pub(crate) fn new(folder: &Path, name: &str) -> Self {
+        Self { gate: folder.join(format!("{name}.gate")), main: folder.join(name) }
+    }
+
+    /// Waits until nobody else holds the lock.
+    pub(crate) fn exclusive(&self) -> Result<Held> {
+        let gate = self.pass_gate()?;
+        let main = open_control(&self.main)?;
+        wait(|| main.lock()).map_err(at(&self.main))?;
+        drop(gate);
+        Ok(Held { _main: main })
+    }
+
+    /// Waits until nobody holds the lock exclusively.
+    pub(crate) fn shared(&self) -> Result<Held> {
+        let gate = self.pass_gate()?;
+        let main = open_control(&self.main)?;
+        wait(|| main.lock_shared()).map_err(at(&self.main))?;
+        drop(gate);
+        Ok(Held { _main: main })
+    }
+
+    /// A shared lock where that takes no waiting.
+    pub(crate) fn try_shared(&self) -> Option<Held> {
+        let gate = open_control(&self.gate).ok()?;
+        gate.try_lock_shared().ok()?;
+        let main = open_control(&self.main).ok()?;
+        main.try_lock_shared().ok()?;
+        Some(Held { _main: main })
+    }
+
+    fn pass_gate(&self) -> Result<File> {
+        let gate = open_control(&self.gate)?;
+        wait(|| gate.lock()).map_err(at(&self.gate))?;
+        Ok(gate)
+    }
+}
+
+fn wait(lock: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match lock() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// True where no living process holds a lock on the file.
+pub(crate) fn is_abandoned(file: &File) -> bool {
+    match file.try_lock() {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,
+    }
+}

@@ -1,0 +1,208 @@
+//! Reading records.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use storage_core::{ColumnName, Direction, Error, Filter, Key, Page, Query, Record, Result, TableName, TableSchema, Version};
+
+use super::table::Table;
+use crate::base::Base;
+use crate::cached::Found;
+use crate::file;
+use crate::names::{self, Stem};
+
+/// More keys than this are read on a thread that may block.
+const FEW: usize = 16;
+/// How many candidates are in memory at a time where the order is not that of the keys, beside the page itself.
+const CHUNK: usize = 1024;
+/// Larger listings are not kept.
+const MAX_LISTED: usize = 500_000;
+/// A folder that changed less than this before it was listed may change again within the same tick of the file system's clock.
+const TICK: Duration = Duration::from_millis(50);
+
+fn living(base: &Base, record: Record) -> Option<Record> {
+    let expired = record.expires_at.is_some() && record.is_expired(base.clock.now());
+    (!expired).then_some(record)
+}
+
+/// The record that is stored under `key`.
+pub(super) fn get(base: &Base, table: &Table, key: &Key) -> Result<Option<Record>> {
+    let path = table.path(key);
+    let Some(bytes) = base.read(&path)? else { return Ok(None) };
+    Ok(living(base, table.decode_for(base, key, &path, &bytes)?))
+}
+
+/// The records, where they can be had without waiting for a disk or a lock. One alone needs no lock, since a file changes by one rename;
+/// the state is read first, so that whoever saw one write of a batch sees the others too.
+pub(super) fn get_cached(base: &Base, table: &TableName, keys: &[Key]) -> Result<Option<Vec<Option<Record>>>> {
+    if keys.len() > FEW {
+        return Ok(None);
+    }
+    let (_held, state) = match keys.len() {
+        1 => (None, base.state.read()?),
+        _ => match base.try_still() {
+            Some((held, state)) => (Some(held), state),
+            None => return Ok(None),
+        },
+    };
+    let Some(table) = base.schemas.known(state.structure, table).filter(|_| state.is_settled()) else { return Ok(None) };
+    let mut records = Vec::with_capacity(keys.len());
+    for key in keys {
+        let path = table.path(key);
+        records.push(match base.read_cached(&path) {
+            Found::Bytes(bytes) => living(base, table.decode_for(base, key, &path, &bytes)?),
+            Found::Missing => None,
+            Found::Unknown => return Ok(None),
+        });
+    }
+    Ok(Some(records))
+}
+
+/// The keys of a table in order, each with its file's name without the extension.
+type Listing = Arc<Vec<(Key, String)>>;
+
+/// Listings of tables' folders, each good until its folder changes.
+#[derive(Debug, Default)]
+pub(crate) struct Listings(Mutex<HashMap<String, (SystemTime, Listing)>>);
+
+impl Listings {
+    fn get(&self, base: &Base, table: &Table) -> Result<Listing> {
+        let path = base.path(&table.folder);
+        let changed = changed_at(&path)?;
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, listing)) = known().get(&table.folder)
+            && Some(*at) == changed
+        {
+            return Ok(Arc::clone(listing));
+        }
+        let listing = Arc::new(list(base, table)?);
+        let settled = changed.filter(|at| at.elapsed().is_ok_and(|age| age > TICK));
+        match settled {
+            Some(at) if listing.len() <= MAX_LISTED => drop(known().insert(table.folder.clone(), (at, Arc::clone(&listing)))),
+            _ => drop(known().remove(&table.folder)),
+        }
+        Ok(listing)
+    }
+}
+
+fn changed_at(folder: &Path) -> Result<Option<SystemTime>> {
+    let found = file::if_there(std::fs::metadata(folder)).map_err(file::at(folder))?;
+    Ok(found.and_then(|found| found.modified().ok()))
+}
+
+fn list(base: &Base, table: &Table) -> Result<Vec<(Key, String)>> {
+    let mut keys = Vec::new();
+    for name in file::names(&base.path(&table.folder))? {
+        let Some(stem) = name.strip_suffix(".json").filter(|stem| !stem.starts_with(['_', '.'])) else { continue };
+        let key = match names::decode_stem(table.schema(), stem) {
+            Stem::Key(key) => key,
+            Stem::Hashed => {
+                let path = format!("{}/{name}", table.folder);
+                let Some(bytes) = base.read(&path)? else { continue };
+                let key = table.decode(base, &path, &bytes)?.key;
+                if names::stem(&key) != stem {
+                    return Err(base.corrupt(&path, format_args!("the file is not named after the record `{key}` that it holds")));
+                }
+                key
+            }
+            Stem::Foreign => {
+                let path = format!("{}/{name}", table.folder);
+                return Err(base.corrupt(&path, "the file's name is not that of a key of this table"));
+            }
+        };
+        keys.push((key, stem.to_owned()));
+    }
+    keys.sort_unstable();
+    Ok(keys)
+}
+
+/// Reads the records of a table by key, those alone that `wanted` can't rule out by their key.
+struct Reader<'a> {
+    base: &'a Base,
+    table: &'a Table,
+    listing: Listing,
+    /// The part of the filter that speaks of the key alone, and the rest.
+    by_key: Filter,
+    by_fields: Filter,
+}
+
+impl<'a> Reader<'a> {
+    fn new(base: &'a Base, table: &'a Table, filter: &Filter) -> Result<Self> {
+        let is_key = |column: &&ColumnName| table.schema().key_columns().any(|key| key.name == **column);
+        let (by_key, by_fields) = filter.split(|f| f.columns().iter().all(is_key));
+        Ok(Self { base, table, listing: base.listings.get(base, table)?, by_key, by_fields })
+    }
+
+    fn start(&self, after: Option<&Key>) -> usize {
+        after.map_or(0, |after| self.listing.partition_point(|(key, _)| key <= after))
+    }
+
+    /// The record at that place of the listing, where it is wanted.
+    fn read(&self, at: usize) -> Result<Option<Record>> {
+        let (key, stem) = &self.listing[at];
+        if self.by_key != Filter::All {
+            let bare = Record {
+                key: key.clone(),
+                version: Version::NONE,
+                updated_at: Default::default(),
+                expires_at: None,
+                fields: Default::default(),
+            };
+            if !self.by_key.matches(self.table.schema(), &bare) {
+                return Ok(None);
+            }
+        }
+        let path = format!("{}/{stem}.json", self.table.folder);
+        // Gone meanwhile: by hand, since nobody else writes now.
+        let Some(bytes) = self.base.read(&path)? else { return Ok(None) };
+        let record = living(self.base, self.table.decode_for(self.base, key, &path, &bytes)?);
+        Ok(record.filter(|record| self.by_fields.matches(self.table.schema(), record)))
+    }
+}
+
+/// True where the query's order is that of the keys.
+fn is_key_order(query: &Query, schema: &TableSchema) -> bool {
+    query.order.len() <= schema.key_columns().count()
+        && query
+            .order
+            .iter()
+            .zip(schema.key_columns())
+            .all(|(order, key)| order.direction == Direction::Ascending && order.column == key.name)
+}
+
+pub(super) fn scan(base: &Base, table: &Table, query: &Query) -> Result<Page> {
+    let reader = Reader::new(base, table, &query.filter)?;
+    let schema = table.schema();
+    let limit = usize::try_from(query.limit).map_err(|_| Error::invalid("the limit is too large"))?;
+    if is_key_order(query, schema) {
+        let cursor = query.cursor(schema)?;
+        let mut records = Vec::new();
+        for at in reader.start(cursor.as_ref().map(|cursor| &cursor.key))..reader.listing.len() {
+            records.extend(reader.read(at)?);
+            if records.len() > limit {
+                records.truncate(limit);
+                let next = records.last().map(|last| query.token_after(schema, last));
+                return Ok(Page { records, next });
+            }
+        }
+        return Ok(Page { records, next: None });
+    }
+    let (mut best, mut more) = (Vec::new(), false);
+    for chunk in (0..reader.listing.len()).collect::<Vec<_>>().chunks(CHUNK) {
+        for at in chunk {
+            best.extend(reader.read(*at)?);
+        }
+        let page = Page::select(query, schema, best)?;
+        more |= page.next.is_some();
+        best = page.records;
+    }
+    let next = best.last().filter(|_| more).map(|last| query.token_after(schema, last));
+    Ok(Page { records: best, next })
+}
+
+pub(super) fn count(base: &Base, table: &Table, query: &Query) -> Result<u64> {
+    let reader = Reader::new(base, table, &query.filter)?;
+    (0..reader.listing.len()).try_fold(0, |count, at| Ok(count + u64::from(reader.read(at)?.is_some())))
+}

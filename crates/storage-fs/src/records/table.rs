@@ -1,0 +1,198 @@
+//! Tables and the files of their records.
+//!
+//! `records/<table>/_schema.json` holds the schema and every change there has been. A change rewrites no records: each says which generation
+//! of the schema it was written under, and whoever reads it applies the changes since.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use storage_core::{
+    Column, Error, Fields, Key, Record, Result, SchemaChange, TableName, TableSchema, Undeclared, Version, value,
+};
+
+use crate::base::Base;
+use crate::names;
+
+pub(crate) const TABLES: &str = "records";
+pub(crate) const SCHEMA: &str = "_schema.json";
+
+/// One change of a schema.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Change {
+    /// Records of a generation below this have it still before them.
+    pub(crate) generation: u64,
+    pub(crate) change: SchemaChange,
+}
+
+/// What `_schema.json` holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SchemaFile {
+    pub(crate) schema: TableSchema,
+    #[serde(default)]
+    pub(crate) generation: u64,
+    /// Which folder below `_unique` is the index of unique values.
+    #[serde(default)]
+    pub(crate) unique: u64,
+    #[serde(default)]
+    pub(crate) changes: Vec<Change>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) file: SchemaFile,
+    pub(crate) folder: String,
+}
+
+pub(crate) fn folder(table: &TableName) -> String {
+    // Letter case does not distinguish tables.
+    format!("{TABLES}/{}", names::folder(&table.as_str().to_ascii_lowercase()))
+}
+
+pub(crate) fn no_table(table: &TableName) -> Error {
+    Error::not_found(format!("there is no table `{table}`: create it first"))
+}
+
+impl Table {
+    /// The table in `folder`, whatever the case of its name.
+    pub(crate) fn load(base: &Base, folder: String) -> Result<Option<Self>> {
+        let path = format!("{folder}/{SCHEMA}");
+        let Some(bytes) = base.read(&path)? else { return Ok(None) };
+        let file: SchemaFile = serde_json::from_slice(&bytes).map_err(|e| base.corrupt(&path, format_args!("no schema: {e}")))?;
+        Ok(Some(Self { file, folder }))
+    }
+
+    pub(crate) fn schema(&self) -> &TableSchema {
+        &self.file.schema
+    }
+
+    /// The file of a record.
+    pub(crate) fn path(&self, key: &Key) -> String {
+        format!("{}/{}.json", self.folder, names::stem(key))
+    }
+
+    pub(crate) fn encode(&self, record: &Record) -> Result<Vec<u8>> {
+        let stored = StoredRef {
+            key: &record.key,
+            version: record.version,
+            updated_at: record.updated_at,
+            expires_at: record.expires_at,
+            generation: self.file.generation,
+            fields: &record.fields,
+        };
+        let mut text = serde_json::to_vec_pretty(&stored)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    /// The record in a file: any JSON that has the shape of one.
+    pub(crate) fn decode(&self, base: &Base, path: &str, bytes: &[u8]) -> Result<Record> {
+        let stored: Stored =
+            serde_json::from_slice(bytes).map_err(|e| base.corrupt(path, format_args!("this is not a record: {e}")))?;
+        let mut fields = stored.fields;
+        for change in self.file.changes.iter().filter(|change| change.generation > stored.generation) {
+            change_fields(&change.change, &mut fields);
+        }
+        let Stored { key, version, updated_at, expires_at, .. } = stored;
+        Ok(Record { key, version, updated_at, expires_at, fields })
+    }
+
+    /// The record of `key`, which must be what its file says.
+    pub(crate) fn decode_for(&self, base: &Base, key: &Key, path: &str, bytes: &[u8]) -> Result<Record> {
+        let record = self.decode(base, path, bytes)?;
+        if record.key != *key {
+            return Err(base.corrupt(path, format_args!("the file is named after the record `{key}` and holds `{}`", record.key)));
+        }
+        Ok(record)
+    }
+}
+
+#[derive(Serialize)]
+struct StoredRef<'a> {
+    key: &'a Key,
+    version: Version,
+    updated_at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "is_first")]
+    generation: u64,
+    fields: &'a Fields,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_first(generation: &u64) -> bool {
+    *generation == 0
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    key: Key,
+    version: Version,
+    updated_at: DateTime<Utc>,
+    #[serde(default)]
+    expires_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    generation: u64,
+    fields: Fields,
+}
+
+/// What a change makes of fields that were checked when it was made; of older versions' fields, what it can.
+fn change_fields(change: &SchemaChange, fields: &mut Fields) {
+    change.apply_to_fields(fields);
+    if let SchemaChange::AddColumn(column) = change {
+        adopt(column, fields).unwrap_or_default();
+    }
+}
+
+/// A field that was outside the schema becomes the value of a new column of its name.
+fn adopt(column: &Column, fields: &mut Fields) -> Result<()> {
+    if let Some(found) = fields.get_mut(column.name.as_str()) {
+        *found = value::canonical(column.kind, found.clone())?;
+    }
+    Ok(())
+}
+
+/// Changes a record's fields, or says why they can't be changed so.
+pub(crate) fn alter_fields(change: &SchemaChange, after: &TableSchema, fields: &mut Fields) -> Result<()> {
+    if let SchemaChange::RenameColumn { to, .. } = change
+        && fields.contains_key(to.as_str())
+    {
+        return Err(Error::already_exists(format!("it has a field `{to}` outside the schema")));
+    }
+    change.apply_to_fields(fields);
+    match change {
+        SchemaChange::AddColumn(column) => adopt(column, fields),
+        SchemaChange::SetUndeclared(Undeclared::Reject) => match fields.keys().find(|name| after.column(name).is_none()) {
+            Some(name) => Err(Error::invalid(format!("field `{name}` is outside the schema"))),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// The tables that this process has read, good for one structure of the store.
+#[derive(Debug, Default)]
+pub(crate) struct Schemas(RwLock<(u64, HashMap<TableName, Arc<Table>>)>);
+
+impl Schemas {
+    /// The table, where it is known already.
+    pub(crate) fn known(&self, structure: u64, name: &TableName) -> Option<Arc<Table>> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        (known.0 == structure).then(|| known.1.get(name).cloned()).flatten()
+    }
+
+    pub(crate) fn get(&self, base: &Base, structure: u64, name: &TableName) -> Result<Arc<Table>> {
+        if let Some(table) = self.known(structure, name) {
+            return Ok(table);
+        }
+        let table = Table::load(base, folder(name))?.filter(|table| table.file.schema.name == *name);
+        let table = Arc::new(table.ok_or_else(|| no_table(name))?);
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.0 != structure {
+            *known = (structure, HashMap::new());
+        }
+        known.1.insert(name.clone(), Arc::clone(&table));
+        Ok(table)
+    }
+}

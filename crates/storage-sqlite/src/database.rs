@@ -1,0 +1,292 @@
+//! A database: its threads, and who may use them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use storage_core::{BackendInfo, Error, Result};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::catalog::SharedCatalog;
+use crate::config::{Settings, Synchronous};
+use crate::connection::{open_writer, patient};
+use crate::jobs::{Jobs, Taken, closed};
+use crate::layout;
+use crate::news::News;
+use crate::reader::{Pool, Snapshot, snapshot};
+use crate::session::Session;
+use crate::writer::{Job, Task, Writer, is_busy, no_thread};
+
+/// How large, in KiB, the writes may be together that wait for the writer. Further ones wait with their callers.
+const ROOM_KIB: u32 = 64 * 1_024;
+/// How many reads may wait for a thread.
+const ROOM_READS: usize = 4_096;
+
+type ReadJob = Box<dyn FnOnce(&Shared) + Send>;
+
+/// What callers and threads share.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) catalog: SharedCatalog,
+    pub(crate) writes: Jobs<Box<dyn Job>>,
+    reads: Jobs<ReadJob>,
+    pub(crate) pool: Pool,
+    pub(crate) news: News,
+    /// How many transactions the writer has committed.
+    pub(crate) commits: AtomicU64,
+}
+
+/// An open database. Handles on one file share one.
+pub(crate) struct Database {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) info: BackendInfo,
+    write_room: Arc<Semaphore>,
+    read_room: Arc<Semaphore>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// How many handles are open. At zero the database closes, for good.
+    users: Mutex<Option<usize>>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// What makes two files the same, and two ways of opening one compatible.
+type Identity = (u64, u64, Synchronous);
+
+fn registry() -> MutexGuard<'static, HashMap<Identity, Weak<Database>>> {
+    static OPEN: OnceLock<Mutex<HashMap<Identity, Weak<Database>>>> = OnceLock::new();
+    OPEN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The database at the path in `settings`: the one that is open already, or newly opened. Counts the caller as a user. Blocks.
+pub(crate) fn open(settings: Settings) -> Result<Arc<Database>> {
+    let create = prepare_path(&settings)?;
+    // A clock of its own is a reason for a database of its own: each sees the other's writes all the same.
+    if settings.clock.is_manual() {
+        return Database::start(settings, create);
+    }
+    if !create
+        && let Some(identity) = identity(&settings)
+        && let Some(database) = registry().get(&identity).and_then(Weak::upgrade)
+        && database.join()
+    {
+        return Ok(database);
+    }
+    // Not under the lock, since it may wait for another process. If somebody else is as quick there are two, which is as well.
+    let database = Database::start(settings, create)?;
+    if let Some(identity) = identity(&database.shared.settings) {
+        let mut open = registry();
+        open.retain(|_, database| database.strong_count() > 0);
+        open.insert(identity, Arc::downgrade(&database));
+    }
+    Ok(database)
+}
+
+/// True where the file is still to be made.
+fn prepare_path(settings: &Settings) -> Result<bool> {
+    let path = &settings.path;
+    let missing = || Error::not_found(format!("there is no database `{}`, and auto_create is off", path.display()));
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            return Err(Error::config(format!("`{}` is a folder: name a file in it", path.display())));
+        }
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !settings.auto_create {
+        return Err(missing());
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| Error::from(e).with_subject(format_args!("folder `{}`", folder.display())))?;
+    }
+    Ok(true)
+}
+
+#[cfg(unix)]
+fn identity(settings: &Settings) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::metadata(&settings.path).ok()?;
+    Some((found.dev(), found.ino(), settings.synchronous))
+}
+
+#[cfg(not(unix))]
+fn identity(settings: &Settings) -> Option<Identity> {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    std::fs::canonicalize(&settings.path).ok()?.hash(&mut hasher);
+    Some((0, hasher.finish(), settings.synchronous))
+}
+
+impl Database {
+    fn start(settings: Settings, create: bool) -> Result<Arc<Self>> {
+        let connection = patient(settings.timeout, || {
+            let connection = open_writer(&settings, create)?;
+            layout::ensure(&connection)?;
+            Ok::<_, Error>(connection)
+        })?;
+        let path = std::fs::canonicalize(&settings.path).unwrap_or_else(|_| settings.path.clone());
+        let readers = settings.readers;
+        let shared = Arc::new(Shared {
+            catalog: SharedCatalog::default(),
+            writes: Jobs::new(),
+            reads: Jobs::new(),
+            pool: Pool::new(readers as usize),
+            news: News::default(),
+            commits: AtomicU64::new(0),
+            settings,
+        });
+        let writer = Writer::new(Arc::clone(&shared), connection);
+        let mut threads = vec![spawn("sqlite-write", move || writer.work())?];
+        for _ in 0..readers {
+            let shared_by_thread = Arc::clone(&shared);
+            match spawn("sqlite-read", move || read_all(&shared_by_thread)) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    shared.writes.close();
+                    shared.reads.close();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Arc::new(Self {
+            shared,
+            info: BackendInfo::new("sqlite", path.display().to_string()),
+            write_room: Arc::new(Semaphore::new(ROOM_KIB as usize)),
+            read_room: Arc::new(Semaphore::new(ROOM_READS)),
+            threads: Mutex::new(threads),
+            users: Mutex::new(Some(1)),
+        }))
+    }
+
+    /// Does `work` in a write transaction that may be shared with others. `kib`: how large it is. `atomic`: if it fails it has changed nothing.
+    ///
+    /// A caller that goes away before it was begun takes it back; once begun it is finished.
+    pub(crate) async fn write<T, F>(&self, kib: u32, atomic: bool, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Session<'_>) -> Result<T> + Send + 'static,
+    {
+        let share = (kib + 1).min(ROOM_KIB);
+        let room = Arc::clone(&self.write_room).acquire_many_owned(share).await.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        let task = Task { work: Some(work), result: None, reply, kib, atomic, _room: room };
+        self.shared.writes.push(Box::new(task))?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Reads one state of the database, on a thread for reading.
+    pub(crate) async fn read<T, F>(&self, read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Snapshot<'_>) -> Result<T> + Send + 'static,
+    {
+        let room = Arc::clone(&self.read_room).acquire_owned().await.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        let job: ReadJob = Box::new(move |shared| {
+            let _room = room;
+            if !reply.is_closed() {
+                let _ = reply.send(shared.read(read));
+            }
+        });
+        self.shared.reads.push(job)?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Reads one state of the database on the caller's thread, which is for reads of a few microseconds: two changes of thread cost more
+    /// than a record does. `None`: all connections are in use, or one would have to wait.
+    pub(crate) fn read_here<T>(&self, read: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Option<Result<T>> {
+        let shared = &*self.shared;
+        if shared.writes.is_closed() {
+            return Some(Err(closed()));
+        }
+        let connection = match shared.pool.try_take(&shared.settings) {
+            Ok(connection) => connection?,
+            Err(error) if is_busy(&error) => return None,
+            Err(error) => return Some(Err(error)),
+        };
+        // No patience: who has to wait does so on a thread for it.
+        let result = snapshot(&connection, &shared.catalog, &shared.settings.clock, read);
+        shared.pool.give(connection);
+        match result {
+            Err(error) if is_busy(&error) => None,
+            result => Some(result),
+        }
+    }
+
+    /// Counts one more user. `false`: the database is closing.
+    pub(crate) fn join(&self) -> bool {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        *users = users.map(|count| count + 1);
+        users.is_some()
+    }
+
+    /// Counts one user less. True: it was the last, and the database is closing.
+    pub(crate) fn leave(&self) -> bool {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        match *users {
+            Some(count) if count > 1 => {
+                *users = Some(count - 1);
+                false
+            }
+            Some(_) => {
+                *users = None;
+                drop(users);
+                self.stop();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Lets no more work in. What is in is done, then the threads end.
+    fn stop(&self) {
+        self.shared.reads.close();
+        self.shared.pool.close();
+        self.shared.writes.close();
+        self.shared.news.close();
+    }
+
+    /// Waits until the threads have ended. Blocks.
+    pub(crate) fn wait_for_end(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn read<T>(&self, read: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
+        patient(self.settings.timeout, || {
+            let connection = self.pool.take(&self.settings)?;
+            let result = snapshot(&connection, &self.catalog, &self.settings.clock, read);
+            self.pool.give(connection);
+            result
+        })
+    }
+}
+
+/// A reading thread.
+fn read_all(shared: &Shared) {
+    loop {
+        // One at a time: the others are there for the next.
+        match shared.reads.take(Duration::from_secs(3600), |_| false) {
+            Taken::Jobs(jobs) => jobs.into_iter().for_each(|job| job(shared)),
+            Taken::Nothing => {}
+            Taken::Closed => return,
+        }
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(no_thread)
+}
