@@ -102,7 +102,7 @@ fn the_schema_is_what_the_struct_says() {
         ("serial", ColumnType::Text, true),
         ("labels", ColumnType::Json, true),
         ("limits", ColumnType::Json, true),
-        ("anything", ColumnType::Json, true),
+        ("anything", ColumnType::Json, false),
         ("body", ColumnType::Bytes, true),
         ("digest", ColumnType::Bytes, false),
         ("kind", ColumnType::Text, true),
