@@ -182,14 +182,22 @@ impl StorageBuilder {
     /// # Errors
     /// See [`config`](Self::config), and those of the backends.
     pub async fn open(self) -> Result<Storage> {
-        let config = self.config()?;
-        let plan = plan(&config, &self.registry)?;
-        let configured: Vec<_> = config.components.keys().copied().collect();
-        let storage = Storage { inner: Arc::new(Inner { plan, config, clock: self.clock, opened: Mutex::default() }) };
-        for component in configured {
-            storage.backends(component).await?;
+        let storage = self.plan()?;
+        for component in storage.inner.config.components.keys() {
+            storage.backends(*component).await?;
         }
         Ok(storage)
+    }
+
+    /// Reads and checks the configuration; each component is opened when it is first asked for, so that one that can't be reached does not keep
+    /// the others from working.
+    ///
+    /// # Errors
+    /// See [`config`](Self::config).
+    pub fn plan(self) -> Result<Storage> {
+        let config = self.config()?;
+        let plan = plan(&config, &self.registry)?;
+        Ok(Storage { inner: Arc::new(Inner { plan, config, clock: self.clock, opened: Mutex::default() }) })
     }
 }
 
