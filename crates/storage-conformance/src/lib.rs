@@ -29,6 +29,7 @@
 pub mod blobs;
 mod check;
 mod harness;
+pub mod model;
 mod names;
 mod opened;
 pub mod queues;

@@ -1,5 +1,7 @@
 //! Every case is registered, once: a case that is written and forgotten would prove nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -16,7 +16,7 @@ use crate::crash::step;
 use crate::file::{self, at, create_folders, write_new};
 use crate::flush::Flush;
 use crate::group::{Group, Lanes};
-use crate::journal::{CHECKPOINT_BYTES, EMPTY, URGENT_BYTES, Journal, MAX_ENTRY, Op};
+use crate::journal::{CHECKPOINT_BYTES, EMPTY, Journal, MAX_ENTRY, Op, URGENT_BYTES};
 use crate::state::State;
 use crate::sweep;
 

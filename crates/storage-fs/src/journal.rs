@@ -144,7 +144,8 @@ impl Journal {
 
     /// Makes the entry at `offset` no entry.
     pub(crate) fn revoke(&self, offset: u64, durable: bool) -> Result<()> {
-        let revoked = write_at(&self.file, &[0; HEADER], offset).and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
+        let revoked =
+            write_at(&self.file, &[0; HEADER], offset).and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
         revoked.map_err(at(&self.path))
     }
 
