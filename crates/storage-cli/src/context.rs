@@ -1,0 +1,75 @@
+//! What every command has at hand: the stores, the output, the signals.
+
+use storage_core::{BlobStore, Error, QueueStore, RecordStore};
+use storage_facade::Storage;
+use tokio::sync::OnceCell;
+
+use crate::args::Global;
+use crate::exit::Failure;
+use crate::output::Out;
+use crate::signals::Signals;
+
+/// What every command has at hand.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) out: Out,
+    pub(crate) signals: Signals,
+    global: Global,
+    storage: OnceCell<Storage>,
+}
+
+impl Context {
+    pub(crate) fn new(global: &Global, signals: Signals) -> Self {
+        Self { out: Out::new(global), signals, global: global.clone(), storage: OnceCell::new() }
+    }
+
+    /// How much is said besides the output.
+    pub(crate) fn verbosity(&self) -> u8 {
+        self.global.verbose
+    }
+
+    /// The configured components; each is opened when it is first asked for.
+    pub(crate) async fn storage(&self) -> Result<&Storage, Error> {
+        self.storage
+            .get_or_try_init(|| async {
+                let mut builder = Storage::builder();
+                if let Some(url) = &self.global.url {
+                    // One backend for every component: whatever else is configured must not take a part of it.
+                    return builder.no_file().no_env().url(url).plan();
+                }
+                if let Some(file) = &self.global.config {
+                    builder = builder.file(file);
+                }
+                if let Some(prefix) = &self.global.env_prefix {
+                    builder = builder.env_prefix(prefix);
+                }
+                builder.plan()
+            })
+            .await
+    }
+
+    /// True where nothing is configured and the embedded defaults are used.
+    pub(crate) async fn is_unconfigured(&self) -> Result<bool, Error> {
+        let config = self.storage().await?.config();
+        Ok(config.default.is_none() && config.components.is_empty())
+    }
+
+    pub(crate) async fn records(&self) -> Result<RecordStore, Error> {
+        self.storage().await?.records().await
+    }
+
+    pub(crate) async fn queues(&self) -> Result<QueueStore, Error> {
+        self.storage().await?.queues().await
+    }
+
+    pub(crate) async fn blobs(&self) -> Result<BlobStore, Error> {
+        self.storage().await?.blobs().await
+    }
+
+    pub(crate) async fn close(&self) -> Result<(), Failure> {
+        match self.storage.get() {
+            Some(storage) => Ok(storage.close().await?),
+            None => Ok(()),
+        }
+    }
+}
