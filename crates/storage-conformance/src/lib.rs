@@ -29,6 +29,8 @@
 pub mod blobs;
 mod check;
 mod harness;
+pub mod model;
+mod names;
 mod opened;
 pub mod queues;
 pub mod records;

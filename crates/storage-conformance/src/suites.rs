@@ -12,6 +12,11 @@ macro_rules! test_records {
                 writes_take_effect_in_order, versions_grow_within_a_batch, a_batch_of_checks_alone,
                 an_empty_batch_does_nothing, reach_is_as_declared, a_missing_table_fails_the_batch, large_batches,
             }
+            concurrency {
+                version_preconditions_lose_no_update, one_of_many_inserts_succeeds, every_write_counts,
+                batches_are_seen_whole, a_cancelled_commit_is_whole_or_nothing, cancelled_reads_hold_nothing,
+                a_mixed_load_goes_without_errors,
+            }
             crud {
                 put_then_get, get_many_keeps_the_order_of_the_keys, a_put_replaces_the_whole_record,
                 a_merge_changes_some_fields, a_merge_of_nothing_is_not_found, versions_grow_by_one_with_every_write,
@@ -27,9 +32,16 @@ macro_rules! test_records {
                 null_in_every_operator, an_explicit_null_is_missing, text_is_literal, text_order_is_bytewise, booleans,
                 timestamps, bytes, combinations, types_do_not_mix, key_columns, bad_filters_are_refused,
             }
+            handles {
+                a_second_handle_sees_the_firsts_writes, preconditions_hold_across_handles, data_survives_close,
+                a_closed_handle_fails_cleanly, a_store_says_what_it_is, a_broken_place_gives_errors, backup,
+            }
             history {
                 all_versions_are_kept, the_newest_are_kept, history_outlives_the_record, history_of_batches,
                 without_history_it_is_refused, history_can_be_switched_on,
+            }
+            names {
+                odd_keys, keys_that_differ_in_case, long_keys, integer_keys, odd_tables_and_columns, odd_fields, odd_values,
             }
             numbers {
                 integers_are_exact, reals_are_exact, numbers_take_the_columns_kind, integers_and_reals_compare_by_value,
@@ -54,6 +66,9 @@ macro_rules! test_records {
                 a_taken_value_is_refused, missing_values_are_not_equal, a_unique_index_is_about_all_its_columns,
                 a_value_becomes_free, values_within_a_batch, one_of_many_gets_the_value,
                 uniqueness_can_be_added_where_it_holds,
+            }
+            values {
+                every_type_comes_back, an_empty_record, json_nulls, large_records, deep_json, many_fields,
             }
         }
     };
@@ -94,17 +109,53 @@ macro_rules! test_transactions {
 macro_rules! test_queues {
     ($harness:expr) => {
         $crate::__suite! { $harness; queues;
+            admin {
+                create_is_idempotent, queues_are_listed_by_name, delete_queue_removes_everything,
+                missing_queues_are_not_found, stats_follow_the_messages, purge_removes_all, queues_are_apart,
+            }
+            consumer {
+                two_consumers_share_a_thousand_messages, failures_are_tried_again, hopeless_messages_become_dead_letters,
+                leases_are_renewed_while_a_handler_runs, a_shutdown_gives_back_what_it_has_not_begun,
+                a_consumer_waits_for_messages, bad_consumers_are_refused, dead_letters_can_be_consumed,
+            }
+            content {
+                bodies_are_bytes, large_bodies, attributes_come_back, messages_say_what_they_are, a_call_sends_all_or_none,
+                many_messages_in_one_call, typed_queues,
+            }
             dead_letter {
                 the_delivery_cap_makes_dead_letters, giving_back_uses_up_deliveries, the_last_delivery_can_succeed,
                 without_a_cap_nothing_dies, a_message_can_be_rejected, the_receipt_of_a_dead_letter_is_stale,
                 redrive_sends_home, redrive_takes_the_oldest_first, dead_letters_can_be_received,
                 the_companion_comes_and_goes_with_its_queue, purge_leaves_dead_letters,
             }
+            dedup {
+                a_duplicate_is_not_sent, an_id_outlives_its_message, the_window_ends, ids_are_of_one_queue,
+                duplicates_within_one_call, one_of_many_is_sent,
+            }
+            delay {
+                a_delayed_message_comes_later, a_delayed_message_is_in_nobodys_way, messages_come_as_they_become_due,
+            }
+            handles {
+                a_second_handle_shares_the_queue, messages_survive_close, closing_ends_waiting_receives,
+                a_broken_place_gives_errors,
+            }
             lease {
                 a_leased_message_is_out_of_sight, a_message_comes_back_when_its_lease_ends,
                 leased_until_is_the_end_of_the_lease, a_deleted_message_is_gone, deleting_what_is_gone_is_fine,
                 a_stale_receipt_is_refused, deletes_are_each_on_their_own, a_late_delete_deletes_or_is_refused,
                 foreign_receipts_do_nothing, a_killed_consumers_messages_come_back,
+            }
+            order {
+                first_in_first_out, higher_priorities_come_first, a_peek_changes_nothing,
+            }
+            receive {
+                a_receive_takes_at_most_max, an_empty_receive_waits, a_waiting_receive_gets_what_is_sent,
+                a_waiting_receive_gets_what_becomes_due, waiting_receives_share, a_cancelled_receive_loses_nothing,
+                no_message_goes_to_two,
+            }
+            ttl {
+                an_expired_message_is_a_dead_letter, a_message_is_there_until_it_expires, a_lease_outlives_the_time_to_live,
+                a_delay_counts_within_the_time_to_live,
             }
             update {
                 a_renewed_lease_lasts_longer, a_lease_can_be_made_shorter, zero_visibility_gives_back_at_once,
@@ -122,14 +173,32 @@ macro_rules! test_queues {
 macro_rules! test_blobs {
     ($harness:expr) => {
         $crate::__suite! { $harness; blobs;
+            attributes {
+                attributes_come_back, a_put_replaces_the_attributes, a_refused_put_changes_no_attribute,
+                bad_attributes_are_refused, text_and_json,
+            }
             conditional {
                 create_only, guarded_puts, conditions_are_decided_at_the_end, one_of_many_creators_succeeds,
                 guarded_updates_lose_nothing, marks_are_not_used_twice, conditional_reads, conditional_deletes,
+            }
+            copy {
+                a_copy_is_a_blob_of_its_own, copies_have_modes, a_copy_onto_itself, a_rename_moves,
             }
             get {
                 ranges, a_suffix_longer_than_the_blob, ranges_of_zero_length, bad_ranges_are_refused,
                 a_read_describes_the_whole_blob, ranges_of_a_large_blob, missing_blobs_are_not_found,
                 a_read_is_of_one_state,
+            }
+            handles {
+                a_second_handle_sees_the_firsts_blobs, blobs_survive_close, create_container_is_idempotent,
+                a_closed_handle_fails_cleanly, a_broken_place_gives_errors,
+            }
+            list {
+                all_in_bytewise_order, below_a_prefix, one_level, start_after, many_blobs, what_is_gone_does_not_show,
+                listing_while_others_write, a_store_with_a_prefix,
+            }
+            names {
+                odd_paths, paths_that_differ_in_case, long_paths, every_blob_has_an_address, signed_urls,
             }
             put {
                 put_then_get, empty_blobs, large_blobs, a_put_replaces, a_stream_that_fails_writes_nothing,

@@ -63,8 +63,13 @@ impl Base {
     }
 
     /// A small file that is in memory already, without ever waiting for the disk.
-    pub(crate) fn read_cached(&self, relative: &str) -> cached::Found {
+    pub(crate) fn read_cached(&self, relative: &str) -> cached::Found<Vec<u8>> {
         cached::read(&self.folder, relative)
+    }
+
+    /// Opens a file whose place is in memory already, without ever waiting for the disk.
+    pub(crate) fn open_cached(&self, relative: &str) -> cached::Found<File> {
+        cached::open(&self.folder, relative)
     }
 
     /// Makes everything that is in the journal survive a power cut where it belongs.
@@ -119,13 +124,6 @@ impl Base {
         let held = self.lock.shared()?;
         let state = self.state.read()?;
         Ok(state.is_settled().then_some((held, state)))
-    }
-
-    /// The same where it takes no waiting.
-    pub(crate) fn try_still(&self) -> Option<(Held, State)> {
-        let held = self.lock.try_shared()?;
-        let state = self.state.read().ok()?;
-        state.is_settled().then_some((held, state))
     }
 
     pub(crate) fn corrupt(&self, relative: &str, what: impl std::fmt::Display) -> Error {

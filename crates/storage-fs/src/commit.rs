@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use storage_core::{Error, Result};
+use storage_core::{Error, ErrorKind, Result};
 
 use crate::base::{Base, SCRATCH, parent};
 use crate::crash::step;
 use crate::file::{self, at, create_folders, write_new};
+use crate::flush::Flush;
 use crate::group::{Group, Lanes};
-use crate::journal::{CHECKPOINT_BYTES, EMPTY, Journal, MAX_ENTRY, Op};
+use crate::journal::{CHECKPOINT_BYTES, EMPTY, Journal, MAX_ENTRY, Op, URGENT_BYTES};
 use crate::state::State;
 use crate::sweep;
 
@@ -52,12 +53,13 @@ pub(crate) struct Committer {
     base: Arc<Base>,
     journal: Journal,
     lanes: Lanes,
+    flush: Flush,
     swept: Instant,
 }
 
 impl Committer {
     pub(crate) fn new(base: Arc<Base>, journal: Journal) -> Self {
-        Self { base, journal, lanes: Lanes::default(), swept: Instant::now() }
+        Self { base, journal, lanes: Lanes::default(), flush: Flush::default(), swept: Instant::now() }
     }
 
     /// Works until the last handle on the store is gone.
@@ -75,10 +77,7 @@ impl Committer {
                     wrote = true;
                 }
                 Ok(Job::Alone(job)) => self.alone(job),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.rest();
-                    wrote = false;
-                }
+                Err(RecvTimeoutError::Timeout) => wrote = wrote && !self.idle(),
                 Err(RecvTimeoutError::Disconnected) => {
                     self.rest();
                     return;
@@ -111,7 +110,7 @@ impl Committer {
             let (ops, sync, tell) = group.finish();
             news = tell;
             this.carry_out(state, &ops, sync)?;
-            if state.end > CHECKPOINT_BYTES {
+            if state.end > CHECKPOINT_BYTES && this.flush.is_done(&this.base, state) || state.end > URGENT_BYTES {
                 // The group has happened; a checkpoint that fails is tried again with the next.
                 this.checkpoint(state).unwrap_or_else(|error| tracing::warn!(%error, "checkpoint failed"));
             }
@@ -150,9 +149,21 @@ impl Committer {
         }
     }
 
+    /// Empties the journal while nobody writes. `false`: the disk is still busy with what was written.
+    fn idle(&mut self) -> bool {
+        let outcome = self.locked(|this, state| {
+            let done = state.end <= EMPTY || this.flush.is_done(&this.base, state);
+            if done { this.checkpoint(state).map(|()| true) } else { Ok(false) }
+        });
+        outcome.unwrap_or_else(|error| {
+            tracing::warn!(%error, "checkpoint failed");
+            true
+        })
+    }
+
     /// Empties the journal, where there is something in it.
     fn rest(&mut self) {
-        let outcome = self.locked(|this, state| this.checkpoint(state));
+        let outcome = self.locked(Self::checkpoint);
         outcome.unwrap_or_else(|error| tracing::warn!(%error, "checkpoint failed"));
     }
 
@@ -207,6 +218,14 @@ impl Committer {
         self.base.state.write(state)
     }
 
+    /// Makes sure that an entry whose writer died before the group was marked as happened does not happen after a power cut either.
+    pub(crate) fn drop_unanswered(&self, state: &State) -> Result<()> {
+        match self.journal.read(state.era, state.end)? {
+            Some(_) => self.journal.revoke(state.end, self.base.durable),
+            None => Ok(()),
+        }
+    }
+
     fn redo(&self, ops: &[Op]) -> Result<()> {
         let scratch = self.scratch(0);
         for op in ops {
@@ -223,7 +242,7 @@ impl Committer {
     }
 
     /// Makes the changes: wholly, or (with an error that does not say [`Timeout`](storage_core::ErrorKind::Timeout)) not at all.
-    fn carry_out(&self, state: &mut State, ops: &[Op], sync: bool) -> Result<()> {
+    fn carry_out(&mut self, state: &mut State, ops: &[Op], sync: bool) -> Result<()> {
         if ops.is_empty() {
             return Ok(());
         }
@@ -233,17 +252,13 @@ impl Committer {
         // The space for the files is taken first: a full disk is found out while nothing has happened.
         self.prepare(ops).inspect_err(|_| self.clear_scratch(ops.len()))?;
         step();
-        let before = *state;
-        state.begun += 1;
-        self.base.state.write(state)?;
-        step();
         let sync = sync && self.base.durable;
-        let end = self.journal.append(state.era, state.end, ops, sync).inspect_err(|_| {
-            *state = before;
-            // Where this fails, the next holder of the lock finds no entry and comes to the same.
-            let _ = self.base.state.write(state);
-            self.clear_scratch(ops.len());
-        })?;
+        let end = self.append(state, ops, sync).inspect_err(|_| self.clear_scratch(ops.len()))?;
+        step();
+        // The group has happened. Not marked any sooner: while it is, readers wait, and they need not wait for the disk. Should the process
+        // die just here, the next entry takes this one's place, and its callers have not been answered.
+        state.begun += 1;
+        self.base.state.write(state).map_err(unfinished)?;
         step();
         for (n, op) in ops.iter().enumerate() {
             self.apply(op, &self.scratch(n)).map_err(unfinished)?;
@@ -255,6 +270,17 @@ impl Committer {
         self.base.state.write(state).map_err(unfinished)?;
         step();
         Ok(())
+    }
+
+    fn append(&mut self, state: &mut State, ops: &[Op], sync: bool) -> Result<u64> {
+        match self.journal.append(state.era, state.end, ops, sync) {
+            // On a full disk what the journal has had before is still its own: starting over there, it can take what frees some space.
+            Err(error) if state.end > EMPTY && error.kind() == ErrorKind::Unavailable => {
+                self.checkpoint(state)?;
+                self.journal.append(state.era, state.end, ops, sync)
+            }
+            outcome => outcome,
+        }
     }
 
     fn prepare(&self, ops: &[Op]) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Opening by configuration.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -20,12 +21,14 @@ pub struct FsOptions {
     pub backups: u32,
     /// Seconds.
     pub backup_every: u32,
+    /// How long one operation on records or queues may wait, for other processes above all. `None`: as long as it takes.
+    pub timeout: Option<Duration>,
 }
 
 impl Default for FsOptions {
     /// Durable, created, without backups (a day between them, should there be some).
     fn default() -> Self {
-        Self { fsync: true, auto_create: true, backups: 0, backup_every: 86_400 }
+        Self { fsync: true, auto_create: true, backups: 0, backup_every: 86_400, timeout: None }
     }
 }
 
@@ -92,7 +95,7 @@ impl FsDriver {
             (None, _) => return Err(Error::config("no folder: give a URL such as file:///var/lib/app, or base_dir")),
         };
         let Options { fsync, backups, backup_every, .. } = options;
-        Ok((root, FsOptions { fsync, auto_create: config.auto_create, backups, backup_every }))
+        Ok((root, FsOptions { fsync, auto_create: config.auto_create, backups, backup_every, timeout: config.timeout }))
     }
 }
 

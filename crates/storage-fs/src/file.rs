@@ -142,9 +142,9 @@ pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<u
 pub(crate) fn below(root: &Path, relative: &str) -> PathBuf {
     let mut path = root.to_path_buf();
     if cfg!(windows) {
-        path.extend(relative.split('/'))
+        path.extend(relative.split('/'));
     } else {
-        path.push(relative)
+        path.push(relative);
     }
     path
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use storage_core::Result;
+use storage_core::{QueueSpec, Result};
 
 use crate::base::Base;
 use crate::journal::Op;
@@ -84,9 +84,9 @@ impl<'a> Group<'a> {
         self.ops.push(op);
     }
 
-    /// Makes sure that the lanes of the queue in `folder` are in memory.
-    pub(crate) fn load_lanes(&mut self, folder: &str) -> Result<()> {
-        self.lanes.load(self.base, folder, &self.ops)
+    /// Reads the lanes of the queue in `folder` into memory.
+    pub(crate) fn load_lanes(&mut self, folder: &str, spec: QueueSpec) -> Result<()> {
+        self.lanes.load(self.base, folder, spec, &self.ops)
     }
 
     /// Messages may have become visible: who waits for some is to look.

@@ -17,6 +17,10 @@ use crate::state::fnv;
 
 /// Beyond this a checkpoint is due.
 pub(crate) const CHECKPOINT_BYTES: u64 = 4 << 20;
+/// Beyond this a checkpoint waits for nothing.
+pub(crate) const URGENT_BYTES: u64 = 64 << 20;
+/// What a new journal takes of the disk at once: appends then change no sizes, which is quicker to sync, and a full disk can be cleared.
+const TAKEN_BYTES: usize = 256 << 10;
 /// A file longer than this is cut at a checkpoint.
 const KEPT_BYTES: u64 = 16 << 20;
 /// The most that one entry holds.
@@ -138,6 +142,13 @@ impl Journal {
         Ok(offset + entry.len() as u64)
     }
 
+    /// Makes the entry at `offset` no entry.
+    pub(crate) fn revoke(&self, offset: u64, durable: bool) -> Result<()> {
+        let revoked =
+            write_at(&self.file, &[0; HEADER], offset).and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
+        revoked.map_err(at(&self.path))
+    }
+
     /// True where the journal's present run is `era`.
     pub(crate) fn is_of(&self, era: u64) -> Result<bool> {
         Ok(self.read(era, 0)?.is_some())
@@ -190,8 +201,12 @@ impl Journal {
 
     /// Starts over as `era`, with nothing in it, and answers where the first entry goes.
     pub(crate) fn restart(&self, era: u64, durable: bool) -> Result<u64> {
+        let len = self.file.metadata().map_err(at(&self.path))?.len();
+        if len == 0 {
+            write_at(&self.file, &vec![0; TAKEN_BYTES], 0).map_err(at(&self.path))?;
+        }
         let end = self.append(era, 0, &[], durable)?;
-        if self.file.metadata().is_ok_and(|m| m.len() > KEPT_BYTES) {
+        if len > KEPT_BYTES {
             self.file.set_len(CHECKPOINT_BYTES).map_err(at(&self.path))?;
         }
         Ok(end)

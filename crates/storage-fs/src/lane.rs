@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use storage_core::Result;
+use storage_core::{QueueSpec, Result};
 
 use crate::base::Base;
 use crate::file;
@@ -186,6 +186,8 @@ pub(crate) fn random() -> u64 {
 /// A queue's messages and its dead letters.
 #[derive(Debug, Default)]
 pub(crate) struct Pair {
+    /// How the queue behaves.
+    pub(crate) spec: QueueSpec,
     pub(crate) live: Lane,
     pub(crate) dead: Lane,
 }
@@ -247,12 +249,14 @@ impl Lanes {
         }
     }
 
-    /// Reads a queue's folders, unless that has been done. `pending`: what the group will do to them.
-    pub(crate) fn load(&mut self, base: &Base, folder: &str, pending: &[Op]) -> Result<()> {
-        if self.pairs.contains_key(folder) {
-            return Ok(());
-        }
-        let mut pair = Pair::default();
+    /// How the queue behaves, where it is in memory.
+    pub(crate) fn spec(&self, folder: &str) -> Option<QueueSpec> {
+        self.pairs.get(folder).map(|pair| pair.spec)
+    }
+
+    /// Reads a queue's folders. `pending`: what the group will do to them.
+    pub(crate) fn load(&mut self, base: &Base, folder: &str, spec: QueueSpec, pending: &[Op]) -> Result<()> {
+        let mut pair = Pair { spec, ..Pair::default() };
         for (lane, path) in [(&mut pair.live, folder.to_owned()), (&mut pair.dead, dead_folder(folder))] {
             for state in ["ready", "leased"] {
                 file::names(&base.path(&format!("{path}/{state}")))?
@@ -327,7 +331,7 @@ mod tests {
         assert_eq!(lanes.pair("queues/q").live.counts(), [0, 0, 1]);
         // The order of the two halves of a rewrite does not count.
         lanes.apply(&Op::Remove { path: path(&sent) });
-        assert_eq!(lanes.pair("queues/q").live.wake(50), [leased.clone()]);
+        assert_eq!(lanes.pair("queues/q").live.wake(50), std::slice::from_ref(&leased));
         lanes.apply(&Op::Remove { path: path(&leased) });
         lanes.apply(&Op::Write { path: sent.path(&dead_folder("queues/q")), bytes: Default::default() });
         let pair = lanes.pair("queues/q");

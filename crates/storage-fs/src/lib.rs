@@ -41,7 +41,10 @@ mod cached;
 mod commit;
 mod config;
 mod crash;
+#[cfg(test)]
+mod crash_tests;
 mod file;
+mod flush;
 mod group;
 mod journal;
 mod lane;

@@ -48,15 +48,6 @@ impl LockFile {
         Ok(Held { _main: main })
     }
 
-    /// A shared lock where that takes no waiting.
-    pub(crate) fn try_shared(&self) -> Option<Held> {
-        let gate = open_control(&self.gate).ok()?;
-        gate.try_lock_shared().ok()?;
-        let main = open_control(&self.main).ok()?;
-        main.try_lock_shared().ok()?;
-        Some(Held { _main: main })
-    }
-
     fn pass_gate(&self) -> Result<File> {
         let gate = open_control(&self.gate)?;
         wait(|| gate.lock()).map_err(at(&self.gate))?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use storage_core::{Backends, Clock, Error, Result, ResultExt as _};
@@ -84,6 +85,8 @@ pub(crate) struct Core {
     /// Dropped with the last handle, which ends the writer.
     jobs: Mutex<Sender<Job>>,
     places: Arc<Semaphore>,
+    /// How long one operation may wait.
+    timeout: Option<Duration>,
 }
 
 /// Runs what may block on a thread that may.
@@ -108,7 +111,7 @@ impl Core {
         act: impl FnOnce(&mut Group<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (send, answer) = oneshot::channel::<Result<T>>();
-        self.submit(move |place| {
+        let submitted = self.submit(move |place| {
             Job::Write(Box::new(move |group| {
                 let _place = place;
                 if send.is_closed() {
@@ -124,9 +127,21 @@ impl Core {
                     }
                 }
             }))
+        });
+        self.in_time(async {
+            submitted.await?;
+            answer.await.map_err(|_| ended())?
         })
-        .await?;
-        answer.await.map_err(|_| ended())?
+        .await
+    }
+
+    async fn in_time<T>(&self, act: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(timeout) = self.timeout else { return act.await };
+        tokio::time::timeout(timeout, act).await.unwrap_or_else(|_| {
+            Err(Error::timeout(format!(
+                "no answer within {timeout:?}: the disk is slow, or another process holds the lock of the store for long"
+            )))
+        })
     }
 
     /// Has the writer do something while nobody else does anything and everything is in its file.
@@ -135,7 +150,7 @@ impl Core {
         act: impl FnOnce(&mut Alone<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (send, answer) = oneshot::channel();
-        self.submit(move |place| {
+        let submitted = self.submit(move |place| {
             Job::Alone(Box::new(move |alone| {
                 let _place = place;
                 if !send.is_closed() {
@@ -143,9 +158,12 @@ impl Core {
                     let _ = send.send(ready.and_then(|()| act(alone)));
                 }
             }))
+        });
+        self.in_time(async {
+            submitted.await?;
+            answer.await.map_err(|_| ended())?
         })
-        .await?;
-        answer.await.map_err(|_| ended())?
+        .await
     }
 
     /// Reads on a thread that may block while nobody writes.
@@ -159,7 +177,7 @@ impl Core {
                 Some((_held, state)) => read(&base, &state).map(Some),
                 None => Ok(None),
             });
-            if let Some(found) = found.await? {
+            if let Some(found) = self.in_time(found).await? {
                 return Ok(found);
             }
             // A process died in the middle of a batch: the writer finishes that first.
@@ -246,7 +264,7 @@ fn open(root: &Path, options: &FsOptions, clock: Clock) -> Result<FsStore> {
         .name("storage-fs".into())
         .spawn(move || writer.run(&queue))
         .map_err(|e| Error::from(e).with_subject("the writer's thread"))?;
-    let core = Core { base, jobs: Mutex::new(jobs), places: Arc::new(Semaphore::new(WAITING_JOBS)) };
+    let core = Core { base, jobs: Mutex::new(jobs), places: Arc::new(Semaphore::new(WAITING_JOBS)), timeout: options.timeout };
     Ok(FsStore(Arc::new(core)))
 }
 
@@ -291,7 +309,7 @@ fn bring_up(base: &Base, writer: &mut Committer) -> Result<()> {
     match base.state.try_read()? {
         Some(mut state) if boot != 0 && state.boot == boot => {
             if state.is_settled() {
-                Ok(())
+                writer.drop_unanswered(&state)
             } else {
                 writer.recover(&mut state)
             }

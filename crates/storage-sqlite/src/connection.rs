@@ -77,6 +77,8 @@ fn open(settings: &Settings, flags: OpenFlags) -> Result<Connection> {
     // A misspelt column is an error, not a text.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).or_explain()?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false).or_explain()?;
+    // Plans don't depend on bound values. Else every statement with a bound LIMIT would be prepared anew each time a value is bound.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).or_explain()?;
     // What a file brings along (views, triggers) can't call functions with side effects.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).or_explain()?;
     pragma(&connection, "cache_size", -i64::from(settings.cache_mib) * 1024).or_explain()?;

@@ -47,7 +47,7 @@ pub async fn reals_are_exact(h: &dyn Harness) -> CaseResult {
         for column in ["x", "free"] {
             let back = read[column].as_f64().expect("a number");
             assert_eq!(back.to_bits(), x.to_bits(), "{column}: {x} came back as {back}");
-            assert_eq!(t.matching(Filter::eq(column, x)?).await?, [key.clone()], "{column} = {x}");
+            assert_eq!(t.matching(Filter::eq(column, x)?).await?, std::slice::from_ref(&key), "{column} = {x}");
         }
     }
     Ok(())

@@ -1,10 +1,11 @@
 //! Writing blobs: beside their place first, then renamed into it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
@@ -13,19 +14,25 @@ use storage_core::{BlobAttributes, BlobBody, BlobMeta, BlobPath, ETag, Error, Pu
 use super::attributes::{self, Stamp};
 use super::path::{self, find, make_room};
 use crate::base::{Base, parent};
+use crate::crash::step;
 use crate::file::{self, at};
 use crate::store::blocking;
 
 /// Streams are written in pieces of at least this.
 const PIECE: usize = 1 << 20;
-/// After so many bytes of a file it is looked whether anybody still waits.
-const STRETCH: u64 = 64 << 20;
+/// After so many bytes the disk gets to work on them, and it is looked whether anybody still waits.
+const STRETCH: u64 = 32 << 20;
 
 /// A file that is being written; removed again unless it is kept. Its lock tells other processes that somebody is at work on it.
 pub(super) struct Upload {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     kept: bool,
+    durable: bool,
+    /// Bytes that the disk has not been told of.
+    unflushed: u64,
+    /// Brings bytes to the disk while more are coming.
+    flushing: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Upload {
@@ -33,11 +40,46 @@ impl Upload {
         let path = super::uploads(base)?.join(uuid::Uuid::new_v4().to_string());
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(at(&path))?;
         file.try_lock().map_err(|error| at(&path)(error.into()))?;
-        Ok(Self { file, path, kept: false })
+        Ok(Self { file: Arc::new(file), path, kept: false, durable: base.durable, unflushed: 0, flushing: None })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(at(&self.path))
+        (&*self.file).write_all(bytes).map_err(at(&self.path))?;
+        self.wrote(bytes.len() as u64)
+    }
+
+    /// Sets the disk to work, so that little is left to wait for at the end.
+    fn wrote(&mut self, bytes: u64) -> Result<()> {
+        self.unflushed += bytes;
+        if !self.durable || self.unflushed < STRETCH || self.flushing.as_ref().is_some_and(|flushing| !flushing.is_finished()) {
+            return Ok(());
+        }
+        self.flushed()?;
+        self.unflushed = 0;
+        let file = Arc::clone(&self.file);
+        let flushing = std::thread::Builder::new().name("storage-fs-blob".into()).spawn(move || file.sync_data());
+        // Without a thread, all is flushed at the end.
+        self.flushing = flushing.ok();
+        Ok(())
+    }
+
+    /// Waits for the disk. An error is reported once, to whoever flushes: it must not get lost.
+    fn flushed(&mut self) -> Result<()> {
+        let Some(flushing) = self.flushing.take() else { return Ok(()) };
+        flushing.join().map_err(|_| Error::internal("a thread that flushed a file ended"))?.map_err(at(&self.path))
+    }
+
+    /// Brings everything to the disk.
+    fn seal(&mut self) -> Result<Metadata> {
+        self.flushed()?;
+        let sealed = || {
+            attributes::mark(&self.file)?;
+            if self.durable {
+                self.file.sync_all()?;
+            }
+            self.file.metadata()
+        };
+        sealed().map_err(at(&self.path))
     }
 }
 
@@ -98,10 +140,11 @@ pub(super) async fn put_file(target: Target, from: File) -> Result<BlobMeta> {
 /// Copies to the end of the file, by the operating system's own means where it has some.
 fn copy_all(mut from: &File, upload: &mut Upload, gone: &AtomicBool) -> Result<()> {
     loop {
-        let copied = io::copy(&mut (&mut from).take(STRETCH), &mut upload.file).map_err(at(&upload.path))?;
+        let copied = io::copy(&mut (&mut from).take(STRETCH), &mut &*upload.file).map_err(at(&upload.path))?;
         if copied == 0 {
             return Ok(());
         }
+        upload.wrote(copied)?;
         if gone.load(Ordering::Acquire) {
             return Err(Error::internal("nobody waits for the blob any more"));
         }
@@ -146,16 +189,10 @@ fn other_length(announced: Option<u64>, found: &str) -> Error {
 }
 
 /// Brings the file to the disk and, where the mode allows, into its place.
-fn finish(target: &Target, upload: Upload) -> Result<BlobMeta> {
+fn finish(target: &Target, mut upload: Upload) -> Result<BlobMeta> {
     let base = &target.base;
-    let seal = || {
-        attributes::mark(&upload.file)?;
-        if base.durable {
-            upload.file.sync_all()?;
-        }
-        upload.file.metadata()
-    };
-    let found = seal().map_err(at(&upload.path))?;
+    let found = upload.seal()?;
+    step();
     path::remember_long(base, &target.path)?;
     let stamp = Stamp::of(&found);
     let place = {
@@ -166,7 +203,9 @@ fn finish(target: &Target, upload: Upload) -> Result<BlobMeta> {
         let place = make_room(base, &target.path)?;
         let upload = attributes::announce(base, &target.path, &stamp, &target.attributes, current.as_ref()).map(|()| upload);
         let placed = upload.and_then(|mut upload| {
+            step();
             fs::rename(&upload.path, &place).map_err(at(&place))?;
+            step();
             upload.kept = true;
             Ok(())
         });
@@ -217,7 +256,9 @@ pub(super) fn delete(base: &Base, path: &BlobPath, if_match: Option<&ETag>) -> R
         if !file::remove(&place)? {
             return Ok(false);
         }
+        step();
         attributes::forget(base, path);
+        step();
         path::prune(base, &place);
         // The nearest folder that is still there knows of everything that went.
         place.ancestors().skip(1).find(|folder| folder.is_dir()).map(PathBuf::from)

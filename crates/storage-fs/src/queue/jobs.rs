@@ -39,6 +39,18 @@ fn load_spec(base: &Base, queue: &QueueName) -> Result<Option<QueueSpec>> {
         .map_err(|e| base.corrupt(&path, format_args!("this says not how a queue behaves: {e}")))
 }
 
+/// How the queue behaves, with its messages brought into memory. `None`: there is no such queue.
+fn known_spec(group: &mut Group<'_>, queue: &QueueName, folder: &str) -> Result<Option<QueueSpec>> {
+    if let Some(spec) = group.lanes.spec(folder) {
+        return Ok(Some(spec));
+    }
+    let spec = load_spec(group.base, queue)?;
+    if let Some(spec) = spec {
+        group.load_lanes(folder, spec)?;
+    }
+    Ok(spec)
+}
+
 /// The queue of that name, or whose companion has it.
 fn home(queue: &QueueName) -> QueueName {
     queue.dead_letter_of().unwrap_or_else(|| queue.clone())
@@ -106,9 +118,8 @@ impl Side {
     /// The queue brought up to now.
     fn of(group: &mut Group<'_>, queue: &QueueName) -> Result<Self> {
         let home = home(queue);
-        let spec = load_spec(group.base, &home)?.ok_or_else(|| no_queue(queue))?;
         let folder = folder(&home);
-        group.load_lanes(&folder)?;
+        let spec = known_spec(group, &home, &folder)?.ok_or_else(|| no_queue(queue))?;
         let side = Self { home, folder, dead: queue.is_dead_letter(), spec, now: group.now.timestamp_micros() };
         side.settle(group)?;
         Ok(side)
@@ -221,8 +232,9 @@ struct Remembered {
 /// Sends a message with a batch.
 pub(crate) fn enqueue(stage: &mut Stage<'_, '_>, queue: &QueueName, message: &NewMessage) -> Result<Sent> {
     queue.dead_letter()?;
-    let spec = load_spec(stage.group.base, queue)?.ok_or_else(|| no_queue(queue))?;
-    send_one(stage, &folder(queue), &spec, message)
+    let folder = folder(queue);
+    let spec = known_spec(stage.group, queue, &folder)?.ok_or_else(|| no_queue(queue))?;
+    send_one(stage, &folder, &spec, message)
 }
 
 pub(super) fn send(group: &mut Group<'_>, queue: &QueueName, messages: &[NewMessage]) -> Result<Vec<Sent>> {
@@ -250,7 +262,6 @@ fn send_one(stage: &mut Stage<'_, '_>, folder: &str, spec: &QueueSpec, message: 
             return Ok(Sent { id: MessageId(known.message), duplicate: true });
         }
     }
-    stage.group.load_lanes(folder)?;
     let micros = now.timestamp_micros();
     let visible = if message.delay.is_zero() { 0 } else { clock::add(now, message.delay).timestamp_micros() };
     let entry = Entry {

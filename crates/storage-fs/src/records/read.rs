@@ -19,6 +19,8 @@ const FEW: usize = 16;
 const CHUNK: usize = 1024;
 /// Larger listings are not kept.
 const MAX_LISTED: usize = 500_000;
+/// More tables' listings than this are not kept.
+const MAX_LISTINGS: usize = 64;
 /// A folder that changed less than this before it was listed may change again within the same tick of the file system's clock.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -34,30 +36,26 @@ pub(super) fn get(base: &Base, table: &Table, key: &Key) -> Result<Option<Record
     Ok(living(base, table.decode_for(base, key, &path, &bytes)?))
 }
 
-/// The records, where they can be had without waiting for a disk or a lock. One alone needs no lock, since a file changes by one rename;
-/// the state is read first, so that whoever saw one write of a batch sees the others too.
+/// The records, where they can be had without waiting for a disk or a lock: all of one moment, since nothing has changed between the first and the
+/// last. One alone is one file, which changes by one rename; the state is read before it, so that whoever saw one write of a batch sees the
+/// others too.
 pub(super) fn get_cached(base: &Base, table: &TableName, keys: &[Key]) -> Result<Option<Vec<Option<Record>>>> {
     if keys.len() > FEW {
         return Ok(None);
     }
-    let (_held, state) = match keys.len() {
-        1 => (None, base.state.read()?),
-        _ => match base.try_still() {
-            Some((held, state)) => (Some(held), state),
-            None => return Ok(None),
-        },
-    };
+    let state = base.state.read()?;
     let Some(table) = base.schemas.known(state.structure, table).filter(|_| state.is_settled()) else { return Ok(None) };
     let mut records = Vec::with_capacity(keys.len());
     for key in keys {
         let path = table.path(key);
         records.push(match base.read_cached(&path) {
-            Found::Bytes(bytes) => living(base, table.decode_for(base, key, &path, &bytes)?),
+            Found::There(bytes) => living(base, table.decode_for(base, key, &path, &bytes)?),
             Found::Missing => None,
             Found::Unknown => return Ok(None),
         });
     }
-    Ok(Some(records))
+    let still = keys.len() < 2 || base.state.read()? == state;
+    Ok(still.then_some(records))
 }
 
 /// The keys of a table in order, each with its file's name without the extension.
@@ -79,9 +77,13 @@ impl Listings {
         }
         let listing = Arc::new(list(base, table)?);
         let settled = changed.filter(|at| at.elapsed().is_ok_and(|age| age > TICK));
-        match settled {
-            Some(at) if listing.len() <= MAX_LISTED => drop(known().insert(table.folder.clone(), (at, Arc::clone(&listing)))),
-            _ => drop(known().remove(&table.folder)),
+        let mut known = known();
+        known.remove(&table.folder);
+        if let Some(at) = settled.filter(|_| listing.len() <= MAX_LISTED) {
+            if known.len() >= MAX_LISTINGS {
+                known.clear();
+            }
+            known.insert(table.folder.clone(), (at, Arc::clone(&listing)));
         }
         Ok(listing)
     }

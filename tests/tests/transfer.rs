@@ -1,0 +1,256 @@
+//! Files and folders up and down: whole or not at all, resumed where they broke, pinned to one state of the blob.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use storage_core::{
+    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, BlobStore, ETag,
+    Error, ErrorKind, GetOptions, ListOptions, Progress, PutMode, PutOptions, Result, TransferOptions,
+};
+use storage_memory::MemoryStore;
+
+/// The memory backend, whose reads break off after a number of bytes in all. Counts what it has sent.
+#[derive(Debug)]
+struct Breaking {
+    inner: Arc<dyn BlobBackend>,
+    left: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Breaking {
+    fn store() -> (BlobStore, Arc<AtomicU64>, Arc<AtomicU64>) {
+        let (left, sent) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
+        let backend = Self { inner: Arc::new(MemoryStore::new().blobs()), left: Arc::clone(&left), sent: Arc::clone(&sent) };
+        (BlobStore::new(Arc::new(backend)), left, sent)
+    }
+}
+
+#[async_trait]
+impl BlobBackend for Breaking {
+    fn info(&self) -> &BackendInfo {
+        self.inner.info()
+    }
+
+    fn capabilities(&self) -> &BlobCapabilities {
+        self.inner.capabilities()
+    }
+
+    async fn create_container(&self) -> Result<bool> {
+        self.inner.create_container().await
+    }
+
+    async fn put(&self, path: &BlobPath, body: BlobBody, options: &PutOptions) -> Result<BlobMeta> {
+        self.inner.put(path, body, options).await
+    }
+
+    async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
+        let mut read = self.inner.get(path, options).await?;
+        let (meta, range) = (read.meta.clone(), read.range.clone());
+        let whole = BlobRead { meta, range, content: read.content }.bytes().await?;
+        let (left, sent) = (Arc::clone(&self.left), Arc::clone(&self.sent));
+        // Small pieces, as a network would bring them.
+        let pieces: Vec<Bytes> = whole.chunks(64 << 10).map(Bytes::copy_from_slice).collect();
+        let stream = futures::stream::iter(pieces).map(move |piece| {
+            let len = piece.len() as u64;
+            let granted = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(len));
+            granted.map_err(|_| Error::unavailable("the connection broke"))?;
+            sent.fetch_add(len, Ordering::SeqCst);
+            Ok(piece)
+        });
+        read.content = BlobContent::Stream(stream.boxed());
+        Ok(read)
+    }
+
+    async fn head(&self, path: &BlobPath) -> Result<BlobMeta> {
+        self.inner.head(path).await
+    }
+
+    async fn delete(&self, path: &BlobPath, if_match: Option<&ETag>) -> Result<bool> {
+        self.inner.delete(path, if_match).await
+    }
+
+    async fn copy(&self, from: &BlobPath, to: &BlobPath, mode: &PutMode) -> Result<BlobMeta> {
+        self.inner.copy(from, to, mode).await
+    }
+
+    fn list(&self, options: &ListOptions) -> BoxStream<'static, Result<BlobEntry>> {
+        self.inner.list(options)
+    }
+
+    fn uri(&self, path: &BlobPath) -> String {
+        self.inner.uri(path)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+fn path(text: &str) -> BlobPath {
+    BlobPath::new(text).unwrap()
+}
+
+/// Bytes in which every position can be told from its neighbours.
+fn content(len: usize, seed: u8) -> Bytes {
+    (0..len).map(|i| u8::try_from((i * 31 + i / 251 + usize::from(seed)) % 256).unwrap()).collect()
+}
+
+const LARGE: usize = 50 << 20;
+
+#[tokio::test]
+async fn a_broken_download_goes_on_where_it_was() {
+    let (store, left, sent) = Breaking::store();
+    let folder = tempfile::tempdir().unwrap();
+    let (blob, local) = (path("big"), folder.path().join("big.bin"));
+    let bytes = content(LARGE, 1);
+    store.put(&blob, bytes.clone()).await.unwrap();
+
+    left.store(30 << 20, Ordering::SeqCst);
+    let error = store.download_file(&blob, &local, &TransferOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(!local.exists(), "the target appears when it is whole");
+
+    left.store(u64::MAX, Ordering::SeqCst);
+    let sent_before = sent.swap(0, Ordering::SeqCst);
+    store.download_file(&blob, &local, &TransferOptions::default()).await.unwrap();
+    assert!(std::fs::read(&local).unwrap() == bytes, "the parts fit together");
+    let sent_after = sent.load(Ordering::SeqCst);
+    assert!(sent_after < LARGE as u64, "went on, rather than beginning again: {sent_before} then {sent_after} bytes");
+    let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(files, ["big.bin"], "nothing is left behind");
+}
+
+#[tokio::test]
+async fn a_blob_that_changed_meanwhile_is_not_mixed() {
+    let (store, left, _) = Breaking::store();
+    let folder = tempfile::tempdir().unwrap();
+    let (blob, local) = (path("big"), folder.path().join("big.bin"));
+    store.put(&blob, content(LARGE, 1)).await.unwrap();
+    left.store(30 << 20, Ordering::SeqCst);
+    store.download_file(&blob, &local, &TransferOptions::default()).await.unwrap_err();
+
+    let second = content(LARGE, 2);
+    store.put(&blob, second.clone()).await.unwrap();
+    left.store(u64::MAX, Ordering::SeqCst);
+    store.download_file(&blob, &local, &TransferOptions::default()).await.unwrap();
+    assert!(std::fs::read(&local).unwrap() == second, "the second state, with nothing of the first in it");
+}
+
+#[tokio::test]
+async fn a_range_of_a_changed_blob_is_a_conflict() {
+    let (store, _, _) = Breaking::store();
+    let blob = path("b");
+    let before = store.put(&blob, "first").await.unwrap();
+    store.put(&blob, "second").await.unwrap();
+    let pinned = GetOptions::default().range(0..3).if_match(before.etag);
+    assert_eq!(store.get_with(&blob, &pinned).await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+fn write_tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = [
+        ("a.txt", b"a".to_vec()),
+        ("empty", Vec::new()),
+        ("sub/b.bin", content(300_000, 3).to_vec()),
+        ("sub/deep/ü and spaces.txt", b"text".to_vec()),
+        ("sub-2/c", b"c".to_vec()),
+    ];
+    for (name, bytes) in &files {
+        let file = root.join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, bytes).unwrap();
+    }
+    files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
+}
+
+fn read_tree(root: &Path, below: &str, into: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in std::fs::read_dir(root).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{below}{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            read_tree(&entry.path(), &format!("{name}/"), into);
+        } else {
+            into.insert(name, std::fs::read(entry.path()).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn folders_go_up_and_come_down_the_same() {
+    let (store, _, _) = Breaking::store();
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let files = write_tree(from.path());
+    let seen = Arc::new(Mutex::new(Vec::<Progress>::new()));
+    let options = TransferOptions {
+        progress: Some(Arc::new({
+            let seen = Arc::clone(&seen);
+            move |progress| seen.lock().unwrap().push(progress)
+        })),
+        ..TransferOptions::default()
+    };
+    let up = store.upload_dir(from.path(), Some(&path("backup/today")), &options).await.unwrap();
+    let total: u64 = files.values().map(|f| f.len() as u64).sum();
+    assert_eq!((up.files, up.bytes, up.skipped), (files.len() as u64, total, 0));
+    let most = seen.lock().unwrap().iter().map(|p| (p.bytes, p.total_bytes, p.files, p.total_files)).max().unwrap();
+    assert_eq!(most, (total, total, files.len() as u64, files.len() as u64), "the progress ends at the whole");
+
+    let down = store.download_dir(Some(&path("backup/today")), to.path(), &TransferOptions::default()).await.unwrap();
+    assert_eq!(down.files, files.len() as u64);
+    let mut found = BTreeMap::new();
+    read_tree(to.path(), "", &mut found);
+    assert!(found == files, "{:?}", found.keys());
+}
+
+#[tokio::test]
+async fn what_is_there_already_can_be_left_out() {
+    let (store, _, sent) = Breaking::store();
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let files = write_tree(from.path());
+    let options = TransferOptions { skip_unchanged: true, ..TransferOptions::default() };
+    store.upload_dir(from.path(), None, &options).await.unwrap();
+    let again = store.upload_dir(from.path(), None, &options).await.unwrap();
+    assert_eq!((again.files, again.skipped), (0, files.len() as u64));
+    store.download_dir(None, to.path(), &options).await.unwrap();
+    sent.store(0, Ordering::SeqCst);
+    let again = store.download_dir(None, to.path(), &options).await.unwrap();
+    assert_eq!((again.files, again.skipped, sent.load(Ordering::SeqCst)), (0, files.len() as u64, 0));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_named() {
+    let (store, _, _) = Breaking::store();
+    let folder = tempfile::tempdir().unwrap();
+    let options = TransferOptions::default();
+    let missing = store.upload_file(&folder.path().join("no such file"), &path("x"), &options).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert!(missing.to_string().contains("no such file"), "{missing}");
+    let not_a_file = store.upload_file(folder.path(), &path("x"), &options).await.unwrap_err();
+    assert_eq!(not_a_file.kind(), ErrorKind::InvalidInput);
+    assert!(!store.exists(&path("x")).await.unwrap());
+    let gone = store.download_file(&path("x"), &folder.path().join("x"), &options).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[tokio::test]
+async fn a_prefix_is_a_store_of_its_own() {
+    let (store, _, _) = Breaking::store();
+    let inner = store.with_prefix(&path("tenant/acme")).unwrap();
+    inner.put(&path("a/b"), "x").await.unwrap();
+    store.put(&path("tenant/acmeX/a"), "not ours").await.unwrap();
+    let listed: Vec<_> = inner.list_all(None).map(|meta| meta.unwrap().path.to_string()).collect().await;
+    assert_eq!(listed, ["a/b"]);
+    assert_eq!(inner.rename(&path("a/b"), &path("c")).await.unwrap().path, path("c"));
+    assert_eq!(store.get_text(&path("tenant/acme/c")).await.unwrap(), "x");
+}
