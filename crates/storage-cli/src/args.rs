@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::commands::{blob, check, completions, queue, record, table};
+use crate::commands::{blob, check, completions, demo, event, queue, record, result, schedule, table, task, worker};
 use crate::exit::EXIT_CODES;
 
 const ABOUT: &str = "A durable task queue, record store and blob store for people and shell scripts";
@@ -15,6 +15,7 @@ Without configuration everything is in the working directory: SQLite in ./storag
 Other places: storage.toml (or .yaml, .json), STORAGE_… variables, or --url.
 
 Examples:
+  storage demo                                        see it work, on the files of this folder
   storage check                                       what is configured, and does it work?
   storage queue create mail && storage queue send mail 'hello'
   storage queue receive mail --delete
@@ -58,6 +59,8 @@ pub(crate) struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// See it work: a task for each file of a folder, run, counted and checked
+    Demo(demo::DemoArgs),
     /// Open every component, write, read, list and delete a probe, and say how it went
     Check(check::CheckArgs),
     /// Tables: create, list, describe, drop
@@ -69,6 +72,20 @@ pub(crate) enum Command {
     /// Queues: create, send, receive, delete, dead letters
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Tasks: submit, get, list, retry, cancel
+    #[command(subcommand)]
+    Task(task::TaskCommand),
+    /// Run a program for each task: a durable queue for shell scripts
+    Worker(worker::WorkerArgs),
+    /// Results of tasks: get, wait for
+    #[command(subcommand)]
+    Result(result::ResultCommand),
+    /// Events of tasks: list, follow
+    #[command(subcommand)]
+    Event(event::EventCommand),
+    /// Schedules: tasks at given times
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Blobs: files and folders in and out
     #[command(subcommand)]
     Blob(blob::BlobCommand),
@@ -79,7 +96,10 @@ pub(crate) enum Command {
 impl Command {
     /// True where the command ends by itself on a signal.
     pub(crate) fn handles_signals(&self) -> bool {
-        false
+        matches!(
+            self,
+            Self::Demo(_) | Self::Worker(_) | Self::Schedule(schedule::ScheduleCommand::Run { name: None, once: false })
+        )
     }
 }
 

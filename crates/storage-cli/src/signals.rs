@@ -54,6 +54,11 @@ impl Signals {
         self.at_least(1).await
     }
 
+    /// Ready when one came.
+    pub(crate) async fn stop(&self) {
+        let _ = self.next().await;
+    }
+
     /// Ready when so many signals came.
     pub(crate) async fn at_least(&self, count: u32) -> Signal {
         let mut receiver = self.0.clone();

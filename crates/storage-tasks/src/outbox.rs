@@ -63,7 +63,11 @@ impl OutboxRelay {
         let (mut relayed, mut next) = (0, Some(query));
         while let Some(query) = next {
             let (tasks, token) = table.page(&query).await?;
-            let relays = tasks.iter().map(|task: &Task| self.tasks.relay_one(task));
+            // Owned, so that the whole future can be spawned: borrows in a stream of futures defeat the compiler's proof that it is `Send`.
+            let relays = tasks.into_iter().map(|task: Task| {
+                let store = self.tasks.clone();
+                async move { store.relay_one(&task).await }
+            });
             let outcomes: Vec<_> = futures::stream::iter(relays).buffered(PARALLEL).collect().await;
             for outcome in outcomes {
                 outcome?;
