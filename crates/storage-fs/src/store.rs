@@ -1,9 +1,9 @@
 //! An open root folder, and how work gets to its writer.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -83,7 +83,7 @@ impl FsStore {
 pub(crate) struct Core {
     pub(crate) base: Arc<Base>,
     /// Dropped with the last handle, which ends the writer.
-    jobs: Mutex<Sender<Job>>,
+    jobs: Sender<Job>,
     places: Arc<Semaphore>,
     /// How long one operation may wait.
     timeout: Option<Duration>,
@@ -101,7 +101,7 @@ fn ended() -> Error {
 impl Core {
     async fn submit(&self, job: impl FnOnce(tokio::sync::OwnedSemaphorePermit) -> Job) -> Result<()> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| ended())?;
-        let sent = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).send(job(place));
+        let sent = self.jobs.send(job(place));
         sent.map_err(|_| ended())
     }
 
@@ -264,7 +264,7 @@ fn open(root: &Path, options: &FsOptions, clock: Clock) -> Result<FsStore> {
         .name("storage-fs".into())
         .spawn(move || writer.run(&queue))
         .map_err(|e| Error::from(e).with_subject("the writer's thread"))?;
-    let core = Core { base, jobs: Mutex::new(jobs), places: Arc::new(Semaphore::new(WAITING_JOBS)), timeout: options.timeout };
+    let core = Core { base, jobs, places: Arc::new(Semaphore::new(WAITING_JOBS)), timeout: options.timeout };
     Ok(FsStore(Arc::new(core)))
 }
 
