@@ -1,5 +1,7 @@
 //! Disks that are full or can't be written. Needs the right to mount a file system.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod common;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Several processes on one file. A child process is this very test binary, told by the environment what to do.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod common;
 
 use std::process::{Child, Command};

@@ -1,5 +1,7 @@
 //! What is particular to SQLite: the file, the writing thread, backups.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! What the tests of this crate share.
 
 #![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
