@@ -15,7 +15,7 @@ use crate::database::Shared;
 use crate::error::{OrExplain, busy};
 use crate::jobs::Taken;
 use crate::maintenance::Maintenance;
-use crate::session::Session;
+use crate::session::{Ids, Session};
 
 /// How many jobs share a commit at most.
 const GROUP_JOBS: usize = 1_024;
@@ -124,6 +124,7 @@ pub(crate) struct Writer {
     maintenance: Maintenance,
     /// Changes when another connection commits.
     data_version: i64,
+    ids: Option<Ids>,
     /// When another process was last seen to write.
     company: Option<Instant>,
     /// Since when the lock has been used without a pause.
@@ -168,7 +169,14 @@ pub(crate) fn work(shared: &Shared) {
 
 impl Writer {
     pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, maintenance: Maintenance::default(), data_version: 0, company: None, stretch: Instant::now() }
+        Self {
+            connection,
+            maintenance: Maintenance::default(),
+            data_version: 0,
+            ids: None,
+            company: None,
+            stretch: Instant::now(),
+        }
     }
 
     /// Does a group of jobs in one transaction and answers them.
@@ -227,22 +235,24 @@ impl Writer {
     fn transaction<T>(&mut self, shared: &Shared, act: impl FnOnce(&mut Session<'_>) -> Result<(T, bool)>) -> Result<T> {
         let done = self.look_for_company().and_then(|()| {
             let catalog = shared.catalog.of(&self.connection)?;
-            let mut session = Session::new(&self.connection, catalog, &shared.settings.clock);
+            let mut session = Session::new(&self.connection, catalog, &shared.settings.clock, self.ids.take());
             let (value, keep) = act(&mut session)?;
             if !keep {
                 return Ok((value, None));
             }
             session.finish()?;
-            let Session { catalog, news, .. } = session;
+            let Session { catalog, news, ids, .. } = session;
             run(&self.connection, "COMMIT").or_explain()?;
-            Ok((value, Some((catalog, news))))
+            Ok((value, Some((catalog, news, ids))))
         });
         if !self.connection.is_autocommit() {
             // Whatever happened, no transaction is left open.
             let _ = run(&self.connection, "ROLLBACK");
         }
         let (value, kept) = done?;
-        if let Some((catalog, news)) = kept {
+        if let Some((catalog, news, ids)) = kept {
+            // Of a transaction that came to nothing they are forgotten: its reservation did too.
+            self.ids = ids;
             shared.commits.fetch_add(1, Ordering::Relaxed);
             shared.catalog.publish(&catalog);
             shared.news.announce(&news);
@@ -258,6 +268,7 @@ impl Writer {
                 self.company = Some(Instant::now());
             }
             self.data_version = version;
+            self.ids = None;
         }
         Ok(())
     }
