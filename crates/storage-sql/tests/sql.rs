@@ -1,6 +1,6 @@
 //! The SQL itself, as exact text.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use chrono::DateTime;
 use serde_json::json;
