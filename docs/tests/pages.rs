@@ -1,5 +1,7 @@
 //! The pages as a whole: all of them are tested, and what they show is what is there.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

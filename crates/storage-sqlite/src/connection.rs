@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use storage_core::{Error, Result};
+use storage_core::{Error, ErrorKind, Result};
 
 use crate::config::{Settings, Synchronous};
 use crate::error::{OrExplain, SqlResult};
@@ -46,6 +46,16 @@ fn wait_for_lock(count: i32) -> bool {
 
 /// Opens the connection that writes. `create`: makes the file where there is none.
 pub(crate) fn open_writer(settings: &Settings, create: bool) -> Result<Connection> {
+    try_open_writer(settings, create).map_err(|error| match std::fs::File::options().append(true).open(&settings.path) {
+        // SQLite only says that it can't open the file; the system says why.
+        Err(why) if error.kind() == ErrorKind::Unauthorized && why.kind() != std::io::ErrorKind::NotFound => {
+            Error::from(why).with_source(error)
+        }
+        _ => error,
+    })
+}
+
+fn try_open_writer(settings: &Settings, create: bool) -> Result<Connection> {
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
     let connection = open(settings, flags)?;
@@ -77,6 +87,8 @@ fn open(settings: &Settings, flags: OpenFlags) -> Result<Connection> {
     // A misspelt column is an error, not a text.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).or_explain()?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false).or_explain()?;
+    // Plans don't depend on bound values. Else every statement with a bound LIMIT would be prepared anew each time a value is bound.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).or_explain()?;
     // What a file brings along (views, triggers) can't call functions with side effects.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).or_explain()?;
     pragma(&connection, "cache_size", -i64::from(settings.cache_mib) * 1024).or_explain()?;

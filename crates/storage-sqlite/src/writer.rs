@@ -116,12 +116,12 @@ impl Writer {
     pub(crate) fn work(mut self) {
         loop {
             let (mut count, mut kib) = (0, 0);
-            let fits = |job: &Box<dyn Job>| {
+            let taken = self.shared.writes.take(IDLE, |job| {
                 count += 1;
                 kib += job.kib();
                 count <= GROUP_JOBS && kib <= GROUP_KIB
-            };
-            match self.shared.writes.take(IDLE, fits) {
+            });
+            match taken {
                 Taken::Jobs(jobs) => {
                     self.group(jobs);
                     self.maintenance.after_commit(&self.connection, &self.shared);

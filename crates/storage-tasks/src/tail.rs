@@ -154,8 +154,11 @@ impl Tail {
         let (present, oldest) = (sortable(now, u64::MAX), span.map(|begun| self.oldest_to_know(begun)));
         let mut found = false;
         for event in events {
-            // What no later look can find again need not be known: a tail from the beginning reads any number of events.
-            let is_new = if oldest.is_some_and(|oldest| event.id < oldest) { true } else { self.seen.insert(event.id) };
+            // What no later look can find again need not be noted: a tail from the beginning reads any number of events.
+            let is_new = match oldest {
+                Some(oldest) if event.id < oldest => !self.seen.contains(&event.id),
+                _ => self.seen.insert(event.id),
+            };
             if event.id <= present {
                 self.newest = self.newest.max(Some(event.id));
             }

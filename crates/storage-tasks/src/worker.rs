@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use storage_core::backoff::Backoff;
-use storage_core::{Consumer, ConsumerOptions, ConsumerReport, Error, ErrorKind, Message, Outcome, QueueName, Result};
+use storage_core::{Consumer, ConsumerOptions, ConsumerReport, ErrorKind, Message, Outcome, QueueName, Result};
 
 use crate::cancel::CancelCheck;
 use crate::message::TaskMessage;
@@ -167,7 +167,7 @@ impl TaskWorker {
         let (Some(handler), false) = (handler, task.status.is_finished()) else {
             return self.without_handler(&task).await;
         };
-        let task = match self.tasks.start(body.id(), &Claim::of_message(&message.id.0, body)).await? {
+        let task = match self.tasks.start_known(&body.id(), Some(&task), &Claim::of_message(&message.id.0, body)).await? {
             Start::Run(task) => task,
             Start::Finished(task) => return Ok(self.settled(&task, &message.id.0)),
             Start::Superseded | Start::Gone => return Ok(Outcome::Done),
@@ -244,6 +244,3 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text")
 }
-
-// A worker's errors are the toolkit's.
-const _: fn(Error) -> TaskFailure = TaskFailure::from;

@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use storage_core::backoff::Backoff;
 use storage_core::{Error, ErrorKind, Result, ResultExt as _};
 
-use super::store::{DueTicks, Schedule, ScheduleStore};
+use super::record::Schedule;
+use super::store::{DueTicks, ScheduleStore};
 use crate::{NewTask, SubmitOptions, Submitted, TaskStore};
 
 /// How a [`Scheduler`] works.

@@ -19,8 +19,7 @@ const TRIES: usize = 100;
 /// In whose name a task is started: a message, or nobody's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// The message's id.
-    pub message: Option<String>,
+    message: Option<String>,
     uid: Option<(Uuid, u32)>,
 }
 
@@ -29,6 +28,12 @@ impl Claim {
     #[must_use]
     pub fn of_message(id: impl Into<String>, message: &TaskMessage) -> Self {
         Self { message: Some(id.into()), uid: Some((message.uid, message.generation)) }
+    }
+
+    /// A claim under a name, for programs that run tasks without messages: who claims a task under the same name takes it over.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { message: Some(name.into()), uid: None }
     }
 
     fn is_for(&self, task: &Task) -> bool {
@@ -97,11 +102,15 @@ impl TaskStore {
     /// # Errors
     /// The backend's.
     pub async fn start(&self, id: impl Into<TaskId>, claim: &Claim) -> Result<Start> {
-        let id = id.into();
+        self.start_known(&id.into(), None, claim).await
+    }
+
+    /// `known` is the task as it was just read, not finished, to spare another reading.
+    pub(crate) async fn start_known(&self, id: &TaskId, known: Option<&Task>, claim: &Claim) -> Result<Start> {
         let now = self.inner.options.clock.now();
         let mut superseded = false;
         let started = self
-            .change(&id, None, |task| {
+            .change(id, known, |task| {
                 superseded = !claim.is_for(task);
                 if superseded || task.status.is_finished() {
                     return Ok(None);
@@ -130,11 +139,11 @@ impl TaskStore {
                 Ok(Some(Step::to(task, event::kind::STARTED)))
             })
             .await
-            .context("tasks.start", || subject(&id));
+            .context("tasks.start", || subject(id));
         match started {
             Ok(_) if superseded => Ok(Start::Superseded),
             Ok((task, place)) if task.status.is_finished() => {
-                self.complete(&task, place).await.context("tasks.start", || subject(&id))?;
+                self.complete(&task, place).await.context("tasks.start", || subject(id))?;
                 Ok(Start::Finished(task))
             }
             Ok((task, _)) => Ok(Start::Run(task)),

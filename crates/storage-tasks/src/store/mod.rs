@@ -169,6 +169,12 @@ impl TaskStore {
         Ok(store)
     }
 
+    /// The stores that they live in.
+    #[must_use]
+    pub fn parts(&self) -> &TaskParts {
+        &self.inner.parts
+    }
+
     /// The events.
     #[must_use]
     pub fn events(&self) -> &EventStore {

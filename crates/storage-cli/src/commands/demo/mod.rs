@@ -58,8 +58,8 @@ struct Demo<'a> {
     out: &'a Out,
 }
 
-/// What the workers counted, by task.
-type Tally = Arc<Mutex<HashMap<String, Counted>>>;
+/// What the workers counted, by task; and when the last one was done, since a worker that drains waits a little to see whether more comes.
+type Tally = Arc<Mutex<(HashMap<String, Counted>, Option<Instant>)>>;
 
 pub(crate) async fn run(args: DemoArgs, context: &Context) -> Result<(), Failure> {
     let is_default = context.default_to(URL).await?;
@@ -190,7 +190,9 @@ impl Demo<'_> {
                     None => serde_json::to_value(&counted).map_err(TaskFailure::retry),
                     Some(reason) => Err(TaskFailure::fatal(reason)),
                 };
-                kept.lock().unwrap_or_else(PoisonError::into_inner).insert(task.task_id, counted);
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.0.insert(task.task_id, counted);
+                kept.1 = Some(Instant::now());
                 shown.inc(1);
                 answer
             }
@@ -200,16 +202,18 @@ impl Demo<'_> {
         beside.abort();
         ran?;
         bar.finish_and_clear();
-        let counted = std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner));
+        let (counted, last) = std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner));
         let bytes = counted.values().map(|c| c.bytes).sum();
-        let speed = Speed::new(counted.len() as u64, bytes, started.elapsed());
+        let took = last.unwrap_or_else(Instant::now).saturating_duration_since(started);
+        let speed = Speed::new(counted.len() as u64, bytes, took);
         Ok((counted, speed))
     }
 
     fn what_next(&self, is_default: bool, blob: &BlobPath) -> Result<(), Failure> {
         let storage = if is_default { format!("storage --url {URL}") } else { "storage".to_owned() };
         let run = &self.run;
-        self.out.line("\nLook around (with the same --config or --url, where you gave one):")?;
+        let same = if is_default { "" } else { " (with the same --config or --url, where you gave one)" };
+        self.out.line(format!("\nLook around{same}:"))?;
         self.out.line(format!("  {storage} task ls --resource {run} --limit 5"))?;
         self.out.line(format!("  {storage} event ls --since 1m --limit 5"))?;
         self.out.line(format!("  {storage} blob get {blob} -"))?;
