@@ -1,5 +1,7 @@
 //! `capabilities.md` against what the backends declare.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;

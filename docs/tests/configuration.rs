@@ -1,5 +1,7 @@
 //! `configuration.md` against what the facade accepts and what the drivers declare.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;

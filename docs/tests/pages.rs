@@ -1,5 +1,7 @@
 //! The pages as a whole: all of them are tested, and what they show is what is there.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -72,10 +74,9 @@ fn every_block_is_compiled_or_of_another_language() {
     let mut seen = 0;
     for block in all_blocks() {
         let Block { at, language, source, .. } = block;
-        match &source {
-            Some(_) => assert_eq!(language, "rust,ignore", "{at}"),
-            None => assert!(language == "rust" || OTHER_LANGUAGES.contains(&language.as_str()), "{at}: language {language:?}"),
-        }
+        let is_source = source.is_some() && language == "rust,ignore";
+        let fits = is_source || language == "rust" || OTHER_LANGUAGES.contains(&language.as_str());
+        assert!(fits, "{at}: language {language:?}");
         seen += 1;
     }
     assert!(seen > 10, "only {seen} blocks found");

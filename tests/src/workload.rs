@@ -138,18 +138,17 @@ pub struct Ledger {
 impl Ledger {
     /// Notes one round: the acknowledgements that were read, for writers that began at `start`. Answers the start of the next round.
     pub fn note_round(&mut self, start: u64, lines: &[(u64, u64)]) -> u64 {
-        let mut next = [start; WRITERS as usize];
+        let mut next: Vec<u64> = (0..WRITERS).map(|_| start).collect();
         for (writer, n) in lines {
             let slot = &mut next[usize::try_from(*writer).expect("a writer")];
             assert_eq!(*n, *slot, "writer {writer} acknowledges in order");
             *slot += 1;
             self.acknowledged.insert((*writer, *n));
         }
-        for (writer, n) in (0..).zip(next) {
-            self.interrupted.insert((writer, n));
-        }
         // A multiple of the kinds, so that a move never refers to a round before.
-        (next.into_iter().max().unwrap_or(start) + 1).next_multiple_of(KINDS)
+        let next_start = (next.iter().max().unwrap_or(&start) + 1).next_multiple_of(KINDS);
+        self.interrupted.extend((0..).zip(next));
+        next_start
     }
 
     /// How many operations were acknowledged.

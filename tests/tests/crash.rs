@@ -1,6 +1,6 @@
 //! A process is killed at random moments while it writes; what it had acknowledged is there afterwards, and nothing is there by half.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::io::BufRead as _;
 use std::process::{Command, Stdio};

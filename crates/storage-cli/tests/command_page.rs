@@ -6,6 +6,8 @@
 //!
 //! With `UPDATE_PAGES=1` in the environment the reference is written anew.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

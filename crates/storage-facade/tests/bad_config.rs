@@ -1,5 +1,7 @@
 //! Bad configurations, each with the message that its author gets.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 use std::fmt::Write as _;
 
 use storage_facade::{EnvLayer, Storage};

@@ -1,5 +1,7 @@
 //! Configurations of existing deployments open unchanged, and land each component where they say.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 use std::path::Path;
 use std::process::Command;
 

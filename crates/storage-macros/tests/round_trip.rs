@@ -1,5 +1,7 @@
 //! Derived entities through a `Repository`, on the memory backend.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SubsecRound as _, Utc};

@@ -83,7 +83,8 @@ pub(crate) struct PutArgs {
     /// The record's key
     key: String,
     /// Its fields, as a JSON object; `-`: from stdin
-    json: String,
+    #[arg(value_name = "JSON")]
+    fields: String,
     /// Only if there is none yet
     #[arg(long, conflicts_with_all = ["if_version", "merge"])]
     insert: bool,
@@ -187,7 +188,7 @@ pub(crate) fn filter_of(text: Option<&str>) -> Result<Filter> {
 async fn put(args: PutArgs, records: &RecordStore, context: &Context) -> Result<(), Failure> {
     let schema = records.schema(&args.table).await?;
     let key = input::key(&schema, &args.key)?;
-    let mut fields = input::object_or_stdin(&args.json, "the record").await?;
+    let mut fields = input::object_or_stdin(&args.fields, "the record").await?;
     // What `get` shows can be put back: the key's columns may be there if they say the same.
     for (column, part) in schema.key_columns().zip(key.partition.iter().chain([&key.id])) {
         if fields.get(column.name.as_str()) == Some(&storage_core::part_value(part)) {

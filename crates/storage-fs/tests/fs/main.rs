@@ -1,5 +1,7 @@
 //! What is special to files: how they look, what people do to them, other processes, and disks that misbehave.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "the whole of it runs inside tests")]
+
 mod blobs;
 mod disk;
 mod opening;

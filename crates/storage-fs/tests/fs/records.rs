@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use storage_core::{
-    Batch, ErrorKind, Expect, Key, NewMessage, Query, QueueBackend as _, QueueSpec, Receive, RecordBackend as _, Version, fields,
-    message::dead,
+    Batch, Clock, ErrorKind, Expect, Key, NewMessage, Query, QueueBackend as _, QueueSpec, Receive, RecordBackend as _, Version,
+    fields, message::dead,
 };
+
+use storage_fs::{FsOptions, FsStore};
 
 use crate::{Fixture, open};
 
@@ -155,6 +157,23 @@ async fn a_message_is_a_file_and_a_damaged_one_becomes_a_dead_letter() {
     assert_eq!(&*letters[0].body, b"garbage");
     assert!(letters[0].attributes[dead::REASON].starts_with("damaged"));
     assert!(fixture.path("queues/mail/leased").read_dir().unwrap().count() == 1);
+}
+
+#[tokio::test]
+async fn many_dead_letters_go_home_in_several_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual();
+    let store = FsStore::open(folder.path(), FsOptions::default(), clock.clone()).await.unwrap();
+    let (queue, mail) = (store.queue(), "mail".parse().unwrap());
+    queue.create_queue(&mail, &QueueSpec::default().max_deliveries(1)).await.unwrap();
+    queue.send(&mail, (0..600).map(|n| NewMessage::new(n.to_string())).collect()).await.unwrap();
+    assert_eq!(queue.receive(&mail, &Receive::up_to(1000)).await.unwrap().len(), 600);
+    clock.advance(Duration::from_secs(31));
+    assert_eq!(queue.stats(&mail).await.unwrap().dead.value(), Some(600));
+    assert_eq!(queue.redrive(&mail, 500).await.unwrap(), 500);
+    assert_eq!(queue.redrive(&mail, u32::MAX).await.unwrap(), 100);
+    let bodies: Vec<_> = queue.receive(&mail, &Receive::up_to(1000)).await.unwrap().into_iter().map(|d| d.message.body).collect();
+    assert_eq!(bodies, (0..600).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
 #[tokio::test]
