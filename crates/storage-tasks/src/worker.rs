@@ -38,6 +38,13 @@ pub enum TaskFailure {
         /// After how long. `None`: the worker's backoff.
         after: Option<Duration>,
     },
+    /// Not its time: it is put back, and the attempt does not count.
+    Later {
+        /// Why.
+        reason: String,
+        /// After how long. `None`: the worker's backoff, which grows with every delivery.
+        after: Option<Duration>,
+    },
     /// Never: the task fails for good.
     Fatal {
         /// Why.
@@ -51,6 +58,11 @@ impl TaskFailure {
     /// [`TaskFailure::Retry`] with the worker's backoff.
     pub fn retry(reason: impl fmt::Display) -> Self {
         Self::Retry { reason: reason.to_string(), after: None }
+    }
+
+    /// [`TaskFailure::Later`] with the worker's backoff.
+    pub fn later(reason: impl fmt::Display) -> Self {
+        Self::Later { reason: reason.to_string(), after: None }
     }
 
     /// [`TaskFailure::Fatal`].
@@ -182,13 +194,21 @@ impl TaskWorker {
             Err(TaskFailure::Cancelled) => self.tasks.end(&task, TaskEnd::Cancelled).await?,
             Err(TaskFailure::Fatal { reason }) => self.tasks.fail(&task, reason).await?,
             // The queue would not deliver it again.
-            Err(TaskFailure::Retry { reason, .. }) if cap.is_some_and(|cap| message.deliveries >= cap) => {
+            Err(TaskFailure::Retry { reason, .. } | TaskFailure::Later { reason, .. })
+                if cap.is_some_and(|cap| message.deliveries >= cap) =>
+            {
                 self.tasks.fail(&task, reason).await?
             }
+            Err(TaskFailure::Later { reason, after }) => {
+                let after = after.unwrap_or_else(|| self.delay_after(message.deliveries));
+                let waiting = self.tasks.put_back(&task, &*reason, after).await?;
+                if waiting.status == TaskStatus::Pending {
+                    return Ok(Outcome::Retry { reason, after: Some(after) });
+                }
+                waiting
+            }
             Err(TaskFailure::Retry { reason, after }) => {
-                let options = &self.options.consumer;
-                let backoff = Backoff::new(options.retry_first, options.retry_longest);
-                let after = after.unwrap_or_else(|| backoff.delay_after(task.attempts.saturating_sub(1)));
+                let after = after.unwrap_or_else(|| self.delay_after(task.attempts));
                 let waiting = self.tasks.retry_later(&task, &*reason, after).await?;
                 if waiting.status == TaskStatus::Pending {
                     return Ok(Outcome::Retry { reason, after: Some(after) });
@@ -197,6 +217,12 @@ impl TaskWorker {
             }
         };
         Ok(self.settled(&ended, &message.id.0))
+    }
+
+    /// The wait after so many tries.
+    fn delay_after(&self, tries: u32) -> Duration {
+        let options = &self.options.consumer;
+        Backoff::new(options.retry_first, options.retry_longest).delay_after(tries.saturating_sub(1))
     }
 
     /// A task that this worker does not run: finished, or of another's kind.

@@ -106,7 +106,7 @@ impl Program {
                 TaskFailure::retry(format!("it took longer than {timeout}"))
             }
             () = context.cancel.cancelled() => TaskFailure::Cancelled,
-            _ = signals.at_least(2) => TaskFailure::Retry { reason: "the worker was stopped".into(), after: Some(Duration::ZERO) },
+            _ = signals.at_least(2) => TaskFailure::Later { reason: "the worker was stopped".into(), after: Some(Duration::ZERO) },
         };
         drop(feeding);
         group.stop().await;
@@ -118,7 +118,7 @@ impl Program {
         let answer = match status.code() {
             Some(0) if stdout.len() > self.max_result => Err(TaskFailure::fatal(self.too_much())),
             Some(0) => result_of(stdout),
-            Some(TRY_LATER) => Err(TaskFailure::retry(reason("try again later (exit code 75)", &stderr))),
+            Some(TRY_LATER) => Err(TaskFailure::later(reason("try again later (exit code 75)", &stderr))),
             Some(code) => Err(TaskFailure::retry(reason(&format!("exit code {code}"), &stderr))),
             None => Err(TaskFailure::retry(reason(&killed_by(status), &stderr))),
         };

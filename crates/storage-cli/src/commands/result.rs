@@ -10,7 +10,7 @@ use storage_tasks::{TaskId, TaskResult, TaskStatus};
 use super::task::{self, WhichArgs, name};
 use crate::args::duration;
 use crate::context::Context;
-use crate::exit::Failure;
+use crate::exit::{Failure, one_line};
 use crate::output::Out;
 
 #[derive(Debug, Subcommand)]
@@ -86,9 +86,9 @@ fn show(result: &TaskResult, out: &Out) -> Result<(), Failure> {
         status => {
             out.flush()?;
             let error = result.error.as_deref().map_or_else(String::new, |error| format!(": {error}"));
-            Err(Error::internal(format!("the task {status}{error}"))
-                .with_subject(format!("task {}", name(&result.task())))
-                .into())
+            let verb = if status == TaskStatus::Cancelled { "was cancelled" } else { "failed" };
+            out.note(one_line(&format!("storage: task {} {verb}{error}", name(&result.task()))));
+            Err(Failure::Silent(1))
         }
     }
 }

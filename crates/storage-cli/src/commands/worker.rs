@@ -29,7 +29,7 @@ const RECOVERY: Duration = Duration::from_secs(60);
 The program gets the task's input on stdin (a text as it is, anything else as JSON), and TASK_ID, TASK_RESOURCE, TASK_KIND and
 TASK_ATTEMPT in its environment. What it writes to stdout is the result. Its exit code says how it went:
   0              done
-  75             not now: try again later
+  75             not now: try again later, which does not count as a failure
   anything else  failed: tried again later, as often as the task allows; then it has failed, with the end of stderr as the reason,
                  and its message is a dead letter (storage queue dead tasks)
 Tasks are run at least once: a program should bear to be run twice on the same input.
@@ -130,10 +130,14 @@ pub(crate) async fn run(args: WorkerArgs, context: &Context) -> Result<(), Failu
         }
     };
     let working = worker.run(context.signals.stop());
+    let telling = async {
+        let _ = context.signals.next().await;
+        context.out.note("storage: nothing new is begun, what runs may finish; once more stops it");
+    };
     let report = tokio::select! {
         report = working => report,
-        // It ends at the signal that ends the worker, too, which may take its time.
-        never = async { scheduling.await; std::future::pending().await } => never,
+        // These end at the signal that ends the worker, too, which may take its time.
+        never = async { tokio::join!(scheduling, telling); std::future::pending().await } => never,
     };
     beside.abort();
     summary(&report?, &context.out)
@@ -195,6 +199,7 @@ impl Runner {
             Ok(_) => ("done", None),
             Err(TaskFailure::Cancelled) => ("cancelled", None),
             Err(TaskFailure::Retry { reason, .. }) => (if last { "failed" } else { "retry" }, Some(reason)),
+            Err(TaskFailure::Later { reason, .. }) => ("later", Some(reason)),
             Err(TaskFailure::Fatal { reason }) => ("failed", Some(reason)),
         };
         if self.out.is_json() {

@@ -203,22 +203,38 @@ impl TaskStore {
     /// # Errors
     /// See [`succeed`](Self::succeed).
     pub async fn retry_later(&self, task: &Task, error: impl Into<String>, after: Duration) -> Result<Task> {
-        let (now, error) = (self.inner.options.clock.now(), error.into());
+        self.wait_again(task, error.into(), after, true).await.context("tasks.retry_later", || subject(&task.id()))
+    }
+
+    /// As [`retry_later`](Self::retry_later), but the attempt does not count: nothing was wrong with the task, it was not its time.
+    ///
+    /// # Errors
+    /// See [`succeed`](Self::succeed).
+    pub async fn put_back(&self, task: &Task, reason: impl Into<String>, after: Duration) -> Result<Task> {
+        self.wait_again(task, reason.into(), after, false).await.context("tasks.put_back", || subject(&task.id()))
+    }
+
+    async fn wait_again(&self, task: &Task, error: String, after: Duration, counts: bool) -> Result<Task> {
+        let now = self.inner.options.clock.now();
         let decide = |current: &Task| {
             check_owned(task, current)?;
             if current.cancel_requested {
                 return Ok(Some(Step::end(current, TaskEnd::Cancelled, now)));
             }
-            if current.attempts >= current.max_attempts {
+            if counts && current.attempts >= current.max_attempts {
                 return Ok(Some(Step::end(current, TaskEnd::Failed(error.clone()), now)));
             }
             let mut waiting = current.clone();
+            if !counts {
+                // Whoever has lost a task took a number too, and never gives it back: no two that run it have the same.
+                waiting.attempts = waiting.attempts.saturating_sub(1);
+            }
             waiting.step(TaskStatus::Pending, now);
             waiting.error = Some(error.clone());
             waiting.not_before = Some(add(now, after));
             Ok(Some(Step::to(waiting, event::kind::RETRYING)))
         };
-        let changed = self.change(&task.id(), Some(task), decide).await.context("tasks.retry_later", || subject(&task.id()))?;
+        let changed = self.change(&task.id(), Some(task), decide).await?;
         Ok(changed.0)
     }
 

@@ -467,3 +467,25 @@ pub(crate) async fn kinds_without_a_handler_wait_for_another_worker(world: World
     let all: Vec<_> = tasks.stream(TaskFilter::default()).collect().await;
     assert_eq!(all.len(), 2);
 }
+
+pub(crate) async fn what_is_put_back_does_not_count(world: World) {
+    let tasks = world.tasks().await;
+    let options = SubmitOptions::default().max_attempts(2_u32);
+    let task = tasks.submit("x", json!(1), options).await.unwrap().task;
+    let claim = Claim::named("m1");
+    for _ in 0..5 {
+        let Start::Run(running) = tasks.start(task.id(), &claim).await.unwrap() else { panic!("it waits") };
+        assert_eq!(running.attempts, 1);
+        let waiting = tasks.put_back(&running, "not now", Duration::ZERO).await.unwrap();
+        assert_eq!((waiting.status, waiting.attempts, waiting.error.as_deref()), (TaskStatus::Pending, 0, Some("not now")));
+        assert_eq!(tasks.succeed(&running, json!(1)).await.unwrap_err().kind(), ErrorKind::LeaseLost, "it gave it back");
+    }
+    // One that lost it keeps its number for itself.
+    let Start::Run(lost) = tasks.start(task.id(), &claim).await.unwrap() else { panic!("it waits") };
+    let Start::Run(second) = tasks.start(task.id(), &claim).await.unwrap() else { panic!("taken over") };
+    tasks.put_back(&second, "not now", Duration::ZERO).await.unwrap();
+    let Start::Run(third) = tasks.start(task.id(), &claim).await.unwrap() else { panic!("it waits") };
+    assert_eq!((lost.attempts, second.attempts, third.attempts), (1, 2, 2));
+    assert_eq!(tasks.put_back(&lost, "not now", Duration::ZERO).await.unwrap_err().kind(), ErrorKind::LeaseLost);
+    tasks.succeed(&third, json!("done")).await.unwrap();
+}

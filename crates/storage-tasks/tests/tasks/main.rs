@@ -29,6 +29,7 @@ macro_rules! suite {
             a_running_task_is_asked_to_stop
             a_failed_task_is_sent_again_by_hand
             an_attempt_that_was_taken_over_does_not_count
+            what_is_put_back_does_not_count
             a_duplicate_message_runs_nothing
             a_task_not_started_in_time_fails
             what_is_deleted_can_come_again
