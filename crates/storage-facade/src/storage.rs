@@ -183,7 +183,7 @@ impl StorageBuilder {
         }
         for (component, value) in &self.code {
             let layer = figment::providers::Serialized::default(component, value);
-            layers.push(&figment::Figment::from(Named(layer, self.code_name.clone())))?;
+            layers.push(&Named(layer, self.code_name.clone()))?;
         }
         read(&layers.merged())
     }
