@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use storage_core::{Error, Result};
+use storage_core::{Error, ErrorKind, Result};
 
 use crate::config::{Settings, Synchronous};
 use crate::error::{OrExplain, SqlResult};
@@ -47,6 +47,16 @@ fn wait_for_lock(count: i32) -> bool {
 
 /// Opens the connection that writes. `create`: makes the file where there is none.
 pub(crate) fn open_writer(settings: &Settings, create: bool) -> Result<Connection> {
+    try_open_writer(settings, create).map_err(|error| match std::fs::File::options().append(true).open(&settings.path) {
+        // SQLite only says that it can't open the file; the system says why.
+        Err(why) if error.kind() == ErrorKind::Unauthorized && why.kind() != std::io::ErrorKind::NotFound => {
+            Error::from(why).with_source(error)
+        }
+        _ => error,
+    })
+}
+
+fn try_open_writer(settings: &Settings, create: bool) -> Result<Connection> {
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
     let connection = open(settings, flags)?;
