@@ -63,8 +63,13 @@ impl Base {
     }
 
     /// A small file that is in memory already, without ever waiting for the disk.
-    pub(crate) fn read_cached(&self, relative: &str) -> cached::Found {
+    pub(crate) fn read_cached(&self, relative: &str) -> cached::Found<Vec<u8>> {
         cached::read(&self.folder, relative)
+    }
+
+    /// Opens a file whose place is in memory already, without ever waiting for the disk.
+    pub(crate) fn open_cached(&self, relative: &str) -> cached::Found<File> {
+        cached::open(&self.folder, relative)
     }
 
     /// Makes everything that is in the journal survive a power cut where it belongs.

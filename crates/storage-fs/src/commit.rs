@@ -16,7 +16,7 @@ use crate::crash::step;
 use crate::file::{self, at, create_folders, write_new};
 use crate::flush::Flush;
 use crate::group::{Group, Lanes};
-use crate::journal::{CHECKPOINT_BYTES, EMPTY, URGENT_BYTES, Journal, MAX_ENTRY, Op};
+use crate::journal::{CHECKPOINT_BYTES, EMPTY, Journal, Op, URGENT_BYTES};
 use crate::state::State;
 use crate::sweep;
 
@@ -245,9 +245,6 @@ impl Committer {
     fn carry_out(&mut self, state: &mut State, ops: &[Op], sync: bool) -> Result<()> {
         if ops.is_empty() {
             return Ok(());
-        }
-        if ops.iter().map(Op::size).sum::<usize>() > MAX_ENTRY {
-            return Err(Error::invalid(format!("the batch is too large: {} MiB at most", MAX_ENTRY >> 20)));
         }
         // The space for the files is taken first: a full disk is found out while nothing has happened.
         self.prepare(ops).inspect_err(|_| self.clear_scratch(ops.len()))?;

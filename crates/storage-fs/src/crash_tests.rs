@@ -5,16 +5,20 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 use storage_core::{
-    Batch, Clock, Column, ColumnType, Error, Expect, History, Message, MessageUpdate, NewMessage, Query, QueueBackend as _, QueueSpec,
-    Receive, RecordBackend as _, Result, SchemaChange, TableSchema, fields,
+    Batch, BlobBackend as _, BlobPath, Clock, Column, ColumnType, Error, Expect, GetOptions, History, ListOptions, Message,
+    MessageUpdate, NewMessage, PutOptions, Query, QueueBackend as _, QueueSpec, Receive, RecordBackend as _, Result,
+    SchemaChange, TableSchema, fields,
 };
 
 use crate::crash;
 use crate::{FsOptions, FsStore};
 
 const ROOT: &str = "STORAGE_FS_TEST_ROOT";
+/// Set: the child works on blobs.
+const BLOBS: &str = "STORAGE_FS_TEST_BLOBS";
 
 async fn open(root: &Path, fsync: bool) -> FsStore {
     FsStore::open(root, FsOptions { fsync, ..FsOptions::default() }, Clock::system()).await.unwrap()
@@ -29,9 +33,12 @@ async fn set_up(store: &FsStore) {
     records.create_table(&transfers.unwrap()).await.unwrap();
     store.queue().create_queue(&"mail".parse().unwrap(), &QueueSpec::default()).await.unwrap();
     let accounts = "accounts".parse().unwrap();
-    let batch = Batch::new()
-        .put(&accounts, "a", fields(json!({"cents": 100})), Expect::Absent)
-        .put(&accounts, "b", fields(json!({"cents": 0})), Expect::Absent);
+    let batch = Batch::new().put(&accounts, "a", fields(json!({"cents": 100})), Expect::Absent).put(
+        &accounts,
+        "b",
+        fields(json!({"cents": 0})),
+        Expect::Absent,
+    );
     records.commit(batch).await.unwrap();
 }
 
@@ -58,7 +65,8 @@ async fn work(root: &Path, store: &FsStore) -> Result<()> {
     done("dead");
     records.commit(Batch::new().delete(&transfers, "t1", Expect::Present)).await?;
     done("freed");
-    let color = Column { name: "color".try_into()?, kind: ColumnType::Text, required: true, unique: false, default: Some("red".into()) };
+    let color =
+        Column { name: "color".try_into()?, kind: ColumnType::Text, required: true, unique: false, default: Some("red".into()) };
     records.alter_table(&accounts, &SchemaChange::AddColumn(color)).await?;
     done("altered");
     records.create_table(&TableSchema::builder("other").build()?).await?;
@@ -117,6 +125,51 @@ async fn check(root: &Path, store: &FsStore) {
     records.commit(Batch::new().put(&accounts, "c", fields(json!({"cents": 0})), Expect::Anything)).await.unwrap();
 }
 
+/// What the child does with blobs.
+async fn work_on_blobs(root: &Path, store: &FsStore) -> Result<()> {
+    let blobs = store.blobs();
+    let done = |what: &str| std::fs::write(root.with_extension(what), "").unwrap();
+    let (a, b) = (BlobPath::new("x/a")?, BlobPath::new("x/a/b")?);
+    blobs.put(&a, "second".into(), &PutOptions::default().content_type("text/2")).await?;
+    done("second");
+    blobs.put(&b, "below".into(), &PutOptions::default().content_type("text/b")).await?;
+    done("below");
+    blobs.delete(&b, None).await?;
+    done("removed");
+    blobs.delete(&a, None).await?;
+    done("gone");
+    Ok(())
+}
+
+async fn check_blobs(root: &Path, store: &FsStore) {
+    let blobs = store.blobs();
+    let done = |what: &str| root.with_extension(what).exists();
+    let (a, b) = (BlobPath::new("x/a").unwrap(), BlobPath::new("x/a/b").unwrap());
+    let mut expected = Vec::new();
+    match blobs.get(&a, &GetOptions::default()).await {
+        Ok(read) => {
+            expected.push("x/a");
+            let kind = read.meta.attributes.content_type.clone().expect("bytes and attributes change together");
+            let bytes = read.bytes().await.unwrap();
+            assert!((&*bytes, &*kind) == (b"second", "text/2") || !done("second") && (&*bytes, &*kind) == (b"first", "text/1"));
+            assert!(!done("gone"));
+        }
+        Err(error) => assert!(error.kind() == storage_core::ErrorKind::NotFound && done("removed"), "{error}"),
+    }
+    match blobs.get(&b, &GetOptions::default()).await {
+        Ok(read) => {
+            expected.push("x/a/b");
+            assert_eq!(read.meta.attributes.content_type.as_deref(), Some("text/b"));
+            assert!(!done("removed"));
+        }
+        // Its removal may have happened before it could be answered.
+        Err(error) => assert_eq!(error.kind(), storage_core::ErrorKind::NotFound),
+    }
+    let listed: Vec<String> = blobs.list(&ListOptions::default()).map(|entry| entry.unwrap().sort_key()).collect().await;
+    assert_eq!(listed, expected);
+    blobs.put(&b, "again".into(), &PutOptions::default()).await.unwrap();
+}
+
 #[tokio::test]
 #[ignore = "the other tests here run it in a process of its own, where it may die"]
 async fn child() {
@@ -124,12 +177,17 @@ async fn child() {
     let root = Path::new(&root);
     let store = open(root, true).await;
     crash::ARMED.store(true, Ordering::SeqCst);
-    work(root, &store).await.unwrap();
+    if std::env::var_os(BLOBS).is_some() {
+        work_on_blobs(root, &store).await.unwrap();
+    } else {
+        work(root, &store).await.unwrap();
+    }
 }
 
 /// Runs the child until it dies at its `at`th step. `true`: it lived to the end.
-fn run(root: &Path, at: usize) -> bool {
+fn run(root: &Path, at: usize, blobs: bool) -> bool {
     let child = Command::new(std::env::current_exe().unwrap())
+        .envs(blobs.then_some((BLOBS, "1")))
         .args(["--exact", "crash_tests::child", "--ignored", "--nocapture"])
         .env(ROOT, root)
         .env(crash::AT, at.to_string())
@@ -147,7 +205,7 @@ async fn die_everywhere(after: impl AsyncFn(&Path, FsStore)) {
         let root = folder.path().join("store");
         let store = open(&root, true).await;
         set_up(&store).await;
-        let lived = run(&root, steps);
+        let lived = run(&root, steps, false);
         after(&root, store).await;
         if lived {
             assert!(steps > 50, "only {steps} places to die at");
@@ -172,6 +230,25 @@ async fn the_next_process_finds_everything() {
         assert_eq!(std::fs::read_dir(scratch).unwrap().count(), 0, "something was left behind");
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_blob_is_the_old_or_the_new_one_with_its_attributes() {
+    let mut steps = 0;
+    loop {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("store");
+        let store = open(&root, true).await;
+        let first = PutOptions::default().content_type("text/1");
+        store.blobs().put(&BlobPath::new("x/a").unwrap(), "first".into(), &first).await.unwrap();
+        let lived = run(&root, steps, true);
+        check_blobs(&root, &store).await;
+        if lived {
+            assert!(steps > 12, "only {steps} places to die at");
+            return;
+        }
+        steps += 1;
+    }
 }
 
 /// Copies a folder while a store has it open, as a disk has it at a power cut, but for `lost`.

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use storage_core::{QueueSpec, Result};
+use storage_core::{Error, QueueSpec, Result};
 
 use crate::base::Base;
-use crate::journal::Op;
+use crate::journal::{MAX_BATCH_BYTES, Op};
 pub(crate) use crate::lane::Lanes;
 use crate::state::State;
 
@@ -144,10 +144,14 @@ impl<'g, 'a> Stage<'g, 'a> {
     }
 
     /// Adds everything to the group.
-    pub(crate) fn accept(self) {
+    pub(crate) fn accept(self) -> Result<()> {
+        if self.ops.iter().map(Op::size).sum::<usize>() > MAX_BATCH_BYTES {
+            return Err(Error::invalid(format!("the batch is too large: {} MiB at most", MAX_BATCH_BYTES >> 20)));
+        }
         self.group.versions.extend(self.versions);
         for op in self.ops {
             self.group.push(op);
         }
+        Ok(())
     }
 }

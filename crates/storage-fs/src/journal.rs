@@ -23,8 +23,8 @@ pub(crate) const URGENT_BYTES: u64 = 64 << 20;
 const TAKEN_BYTES: usize = 256 << 10;
 /// A file longer than this is cut at a checkpoint.
 const KEPT_BYTES: u64 = 16 << 20;
-/// The most that one entry holds.
-pub(crate) const MAX_ENTRY: usize = 512 << 20;
+/// The most that one batch writes; a group has one large batch at most.
+pub(crate) const MAX_BATCH_BYTES: usize = 256 << 20;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"jrn1");
 const HEADER: usize = 24;
@@ -126,8 +126,7 @@ impl Journal {
     pub(crate) fn append(&self, era: u64, offset: u64, ops: &[Op], durable: bool) -> Result<u64> {
         let mut entry = vec![0; HEADER];
         ops.iter().for_each(|op| op.write(&mut entry));
-        let len = u32::try_from(entry.len() - HEADER)
-            .map_err(|_| Error::invalid(format!("the batch is too large: {} MiB at most", MAX_ENTRY >> 20)))?;
+        let len = u32::try_from(entry.len() - HEADER).map_err(|_| Error::internal("an entry of the journal is beyond 4 GiB"))?;
         entry[..4].copy_from_slice(&MAGIC.to_le_bytes());
         entry[4..8].copy_from_slice(&len.to_le_bytes());
         entry[8..16].copy_from_slice(&era.to_le_bytes());
@@ -144,7 +143,8 @@ impl Journal {
 
     /// Makes the entry at `offset` no entry.
     pub(crate) fn revoke(&self, offset: u64, durable: bool) -> Result<()> {
-        let revoked = write_at(&self.file, &[0; HEADER], offset).and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
+        let revoked =
+            write_at(&self.file, &[0; HEADER], offset).and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
         revoked.map_err(at(&self.path))
     }
 

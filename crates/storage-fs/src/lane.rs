@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(lanes.pair("queues/q").live.counts(), [0, 0, 1]);
         // The order of the two halves of a rewrite does not count.
         lanes.apply(&Op::Remove { path: path(&sent) });
-        assert_eq!(lanes.pair("queues/q").live.wake(50), [leased.clone()]);
+        assert_eq!(lanes.pair("queues/q").live.wake(50), std::slice::from_ref(&leased));
         lanes.apply(&Op::Remove { path: path(&leased) });
         lanes.apply(&Op::Write { path: sent.path(&dead_folder("queues/q")), bytes: Default::default() });
         let pair = lanes.pair("queues/q");

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use storage_core::{BlobPath, Error, Result};
 
 use crate::base::Base;
+use crate::crash::step;
 use crate::file::{self, at};
 use crate::names;
 
@@ -91,6 +92,11 @@ pub(super) fn plain(base: &Base, path: &BlobPath) -> PathBuf {
     let mut plain = base.path(BLOBS);
     path.segments().for_each(|segment| plain.push(&*encode(segment)));
     plain
+}
+
+/// The same below the root, as text.
+pub(super) fn plain_relative(path: &BlobPath) -> String {
+    path.segments().fold(BLOBS.to_owned(), |plain, segment| plain + "/" + &encode(segment))
 }
 
 /// Writes down the long segments of a path that is about to be used.
@@ -180,14 +186,17 @@ fn in_the_way(path: &Path) -> Error {
 fn into_folder(base: &Base, place: &Path) -> Result<()> {
     let made = super::uploads(base)?.join(uuid::Uuid::new_v4().to_string());
     fs::create_dir(&made).map_err(at(&made))?;
+    step();
     let swapped = || {
         fs::hard_link(place, made.join(SELF)).map_err(at(place))?;
         if base.durable {
             file::sync_folder(&made)?;
         }
+        step();
         swap(&made, place)
     };
     swapped().inspect_err(|_| drop(file::remove_tree(&made)))?;
+    step();
     file::remove(&made)?;
     if base.durable { file::sync_folder(crate::base::parent(place)) } else { Ok(()) }
 }

@@ -14,6 +14,7 @@ use storage_core::{BlobAttributes, BlobBody, BlobMeta, BlobPath, ETag, Error, Pu
 use super::attributes::{self, Stamp};
 use super::path::{self, find, make_room};
 use crate::base::{Base, parent};
+use crate::crash::step;
 use crate::file::{self, at};
 use crate::store::blocking;
 
@@ -191,6 +192,7 @@ fn other_length(announced: Option<u64>, found: &str) -> Error {
 fn finish(target: &Target, mut upload: Upload) -> Result<BlobMeta> {
     let base = &target.base;
     let found = upload.seal()?;
+    step();
     path::remember_long(base, &target.path)?;
     let stamp = Stamp::of(&found);
     let place = {
@@ -201,7 +203,9 @@ fn finish(target: &Target, mut upload: Upload) -> Result<BlobMeta> {
         let place = make_room(base, &target.path)?;
         let upload = attributes::announce(base, &target.path, &stamp, &target.attributes, current.as_ref()).map(|()| upload);
         let placed = upload.and_then(|mut upload| {
+            step();
             fs::rename(&upload.path, &place).map_err(at(&place))?;
+            step();
             upload.kept = true;
             Ok(())
         });
@@ -252,7 +256,9 @@ pub(super) fn delete(base: &Base, path: &BlobPath, if_match: Option<&ETag>) -> R
         if !file::remove(&place)? {
             return Ok(false);
         }
+        step();
         attributes::forget(base, path);
+        step();
         path::prune(base, &place);
         // The nearest folder that is still there knows of everything that went.
         place.ancestors().skip(1).find(|folder| folder.is_dir()).map(PathBuf::from)

@@ -9,34 +9,19 @@ use storage_core::{
 };
 
 use super::message::{Header, id_text};
-use crate::base::{Base, SCRATCH};
-use crate::file::{self, at, create_folders};
+use super::spec::{self, folder, home, no_queue};
 use crate::group::{Group, Stage};
 use crate::journal::Op;
 use crate::lane::{Entry, Id, Lane, dead_folder, random};
-use crate::{names, records, sweep};
+use crate::{names, sweep};
 
-pub(crate) const QUEUES: &str = "queues";
-const SPEC: &str = "_spec.json";
-
-fn folder(queue: &QueueName) -> String {
-    format!("{QUEUES}/{}", names::folder(queue.as_str()))
-}
-
-fn no_queue(queue: &QueueName) -> Error {
-    Error::not_found(format!("there is no queue `{queue}`: create it first"))
-}
+/// How many bytes of messages one job works with: there is room for them in memory.
+const JOB_BYTES: usize = 64 << 20;
+/// How many dead letters one job sends home.
+pub(super) const REDRIVEN: u32 = 256;
 
 fn lost() -> Error {
     Error::lease_lost("the message was received again, updated, removed or dead-lettered since this receipt was made")
-}
-
-fn load_spec(base: &Base, queue: &QueueName) -> Result<Option<QueueSpec>> {
-    let path = format!("{}/{SPEC}", folder(queue));
-    let Some(bytes) = base.read(&path)? else { return Ok(None) };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|e| base.corrupt(&path, format_args!("this says not how a queue behaves: {e}")))
 }
 
 /// How the queue behaves, with its messages brought into memory. `None`: there is no such queue.
@@ -44,65 +29,11 @@ fn known_spec(group: &mut Group<'_>, queue: &QueueName, folder: &str) -> Result<
     if let Some(spec) = group.lanes.spec(folder) {
         return Ok(Some(spec));
     }
-    let spec = load_spec(group.base, queue)?;
+    let spec = spec::load(group.base, queue)?;
     if let Some(spec) = spec {
         group.load_lanes(folder, spec)?;
     }
     Ok(spec)
-}
-
-/// The queue of that name, or whose companion has it.
-fn home(queue: &QueueName) -> QueueName {
-    queue.dead_letter_of().unwrap_or_else(|| queue.clone())
-}
-
-pub(super) fn spec(base: &Base, queue: &QueueName) -> Result<QueueSpec> {
-    let spec = load_spec(base, &home(queue))?.ok_or_else(|| no_queue(queue))?;
-    Ok(if queue.is_dead_letter() { spec.max_deliveries(None) } else { spec })
-}
-
-pub(super) fn is_there(base: &Base, queue: &QueueName, spec: &QueueSpec) -> Result<bool> {
-    match load_spec(base, queue)? {
-        None => Ok(false),
-        Some(there) if there == *spec => Ok(true),
-        Some(there) => Err(Error::already_exists(format!("it is there with another spec: {there:?}"))),
-    }
-}
-
-pub(super) fn create(base: &Base, queue: &QueueName, spec: &QueueSpec) -> Result<bool> {
-    if is_there(base, queue, spec)? {
-        return Ok(false);
-    }
-    let (made, home, all) = (base.path(SCRATCH).join("queue"), base.path(&folder(queue)), base.path(QUEUES));
-    file::remove_tree(&made)?;
-    for lane in ["ready", "leased", "dead/ready", "dead/leased", "dedup"] {
-        create_folders(&made.join(lane), base.durable)?;
-    }
-    file::write_new(&made.join(SPEC), &serde_json::to_vec_pretty(spec)?, base.durable)?;
-    create_folders(&all, base.durable)?;
-    if base.durable {
-        file::sync_folder(&made)?;
-    }
-    std::fs::rename(&made, &home).map_err(at(&home))?;
-    if base.durable {
-        file::sync_folder(&all)?;
-    }
-    Ok(true)
-}
-
-pub(super) fn delete_queue(base: &Base, queue: &QueueName) -> Result<bool> {
-    if load_spec(base, queue)?.is_none() {
-        return Ok(false);
-    }
-    records::discard(base, &folder(queue))?;
-    Ok(true)
-}
-
-pub(super) fn queues(base: &Base) -> Result<Vec<QueueName>> {
-    let folders = file::names(&base.path(QUEUES))?;
-    let mut queues: Vec<QueueName> = folders.iter().filter_map(|name| QueueName::new(names::decode_folder(name)?).ok()).collect();
-    queues.sort_unstable();
-    Ok(queues)
 }
 
 /// A queue, or its companion, that is being worked with.
@@ -130,13 +61,30 @@ impl Side {
         let pair = group.lanes.pair(&self.folder);
         pair.dead.wake(self.now);
         let woken = pair.live.wake(self.now);
-        for entry in woken.iter().filter(|e| self.spec.max_deliveries.is_some_and(|max| e.deliveries >= max)) {
-            self.bury(group, entry, dead::MAX_DELIVERIES)?;
-        }
-        for entry in group.lanes.pair(&self.folder).live.expired(self.now) {
-            self.bury(group, &entry, dead::EXPIRED)?;
+        let expired = pair.live.expired(self.now);
+        for entry in woken.iter().chain(&expired) {
+            // What does not fit into one job is still buried before it could be received.
+            if group.size() < JOB_BYTES {
+                self.bury_if_over(group, entry)?;
+            }
         }
         Ok(())
+    }
+
+    /// Makes a message that is not to be received any more a dead letter.
+    fn bury_if_over(&self, group: &mut Group<'_>, entry: &Entry) -> Result<bool> {
+        let reason = if self.spec.max_deliveries.is_some_and(|max| entry.deliveries >= max) {
+            dead::MAX_DELIVERIES
+        } else if entry.expires != 0 && entry.expires <= self.now {
+            dead::EXPIRED
+        } else {
+            return Ok(false);
+        };
+        // Both may be true of one message, which is buried once.
+        if group.lanes.pair(&self.folder).live.get(entry.id).is_some() {
+            self.bury(group, entry, reason)?;
+        }
+        Ok(true)
     }
 
     fn lane_folder(&self) -> String {
@@ -242,7 +190,7 @@ pub(super) fn send(group: &mut Group<'_>, queue: &QueueName, messages: &[NewMess
     let side = Side::of(group, queue)?;
     let mut stage = Stage::new(group);
     let sent = messages.iter().map(|message| send_one(&mut stage, &side.folder, &side.spec, message)).collect::<Result<_>>()?;
-    stage.accept();
+    stage.accept()?;
     if !messages.is_empty() {
         group.must_be_durable();
     }
@@ -288,9 +236,12 @@ fn send_one(stage: &mut Stage<'_, '_>, folder: &str, spec: &QueueSpec, message: 
 pub(super) fn receive(group: &mut Group<'_>, queue: &QueueName, request: &Receive) -> Result<(Vec<Delivery>, Option<i64>)> {
     let side = Side::of(group, queue)?;
     let until = clock::add(group.now, request.visibility);
-    let mut deliveries = Vec::new();
-    while deliveries.len() < request.max as usize {
+    let (mut deliveries, mut bytes) = (Vec::new(), 0);
+    while deliveries.len() < request.max as usize && bytes < JOB_BYTES && group.size() < JOB_BYTES {
         let Some(entry) = side.lane(group).ready().next().cloned() else { break };
+        if !side.dead && side.bury_if_over(group, &entry)? {
+            continue;
+        }
         let Some((header, body)) = side.read(group, &entry)? else { continue };
         let leased = Entry {
             visible: until.timestamp_micros(),
@@ -299,6 +250,7 @@ pub(super) fn receive(group: &mut Group<'_>, queue: &QueueName, request: &Receiv
             ..entry.clone()
         };
         let lane = side.lane_folder();
+        bytes += body.len();
         group.push(Op::Rename { from: entry.path(&lane), to: leased.path(&lane) });
         deliveries.push(Delivery { message: header.into_message(&leased, body), receipt: receipt(&leased), leased_until: until });
     }
@@ -352,16 +304,20 @@ pub(super) fn dead_letter(group: &mut Group<'_>, queue: &QueueName, receipt: &Re
     Ok(())
 }
 
-pub(super) fn redrive(group: &mut Group<'_>, queue: &QueueName, max: u32) -> Result<u64> {
+/// Sends some dead letters home, up to `max` and up to [`REDRIVEN`]. None: there are no more.
+pub(super) fn redrive(group: &mut Group<'_>, queue: &QueueName, max: u32) -> Result<u32> {
     queue.dead_letter()?;
     let side = Side::of(group, queue)?;
     let letters = Side { dead: true, home: side.home.clone(), folder: side.folder.clone(), ..side };
     // By age, whatever the priority; what somebody is looking at stays.
     let mut ready: Vec<Entry> = letters.lane(group).ready().cloned().collect();
     ready.sort_unstable_by_key(|entry| entry.id);
-    ready.truncate(max as usize);
+    ready.truncate(max.min(REDRIVEN) as usize);
     let mut count = 0;
     for entry in ready {
+        if group.size() > JOB_BYTES {
+            break;
+        }
         let Some((mut header, body)) = letters.read(group, &entry)? else { continue };
         header.resurrect();
         let alive = Entry { visible: 0, deliveries: 0, lease: 0, ..entry.clone() };
@@ -378,9 +334,14 @@ pub(super) fn redrive(group: &mut Group<'_>, queue: &QueueName, max: u32) -> Res
 pub(super) fn peek(group: &mut Group<'_>, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
     let side = Side::of(group, queue)?;
     let ready: Vec<Entry> = side.lane(group).ready().take(max as usize).cloned().collect();
-    let mut messages = Vec::with_capacity(ready.len());
+    let (mut messages, mut bytes) = (Vec::new(), 0);
     for entry in ready {
-        messages.extend(side.read(group, &entry)?.map(|(header, body)| header.into_message(&entry, body)));
+        if bytes > JOB_BYTES {
+            break;
+        }
+        let read = side.read(group, &entry)?;
+        bytes += read.as_ref().map_or(0, |(_, body)| body.len());
+        messages.extend(read.map(|(header, body)| header.into_message(&entry, body)));
     }
     Ok(messages)
 }

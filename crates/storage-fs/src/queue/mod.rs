@@ -12,6 +12,7 @@
 
 mod jobs;
 mod message;
+mod spec;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -25,7 +26,8 @@ use storage_core::{
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-pub(crate) use jobs::{QUEUES, enqueue};
+pub(crate) use jobs::enqueue;
+pub(crate) use spec::QUEUES;
 
 use crate::group::Group;
 use crate::state::State;
@@ -119,11 +121,11 @@ impl QueueBackend for FsQueue {
             let (name, wanted) = (queue.clone(), *spec);
             let base = Arc::clone(&self.core.base);
             // Nothing stops for a queue that is there.
-            if blocking(move || jobs::is_there(&base, &name, &wanted)).await? {
+            if blocking(move || spec::is_there(&base, &name, &wanted)).await? {
                 return Ok(false);
             }
             let (name, wanted) = (queue.clone(), *spec);
-            self.core.alone(move |alone| jobs::create(alone.base, &name, &wanted)).await
+            self.core.alone(move |alone| spec::create(alone.base, &name, &wanted)).await
         };
         create.await.map_err(self.explain("queue.create_queue", Some(queue)))
     }
@@ -137,7 +139,7 @@ impl QueueBackend for FsQueue {
                 .core
                 .alone(move |alone| {
                     alone.lanes.forget();
-                    jobs::delete_queue(alone.base, &name)
+                    spec::delete_queue(alone.base, &name)
                 })
                 .await?;
             self.core.empty_trash().await;
@@ -150,7 +152,7 @@ impl QueueBackend for FsQueue {
         let queues = async {
             self.open.check()?;
             let base = Arc::clone(&self.core.base);
-            blocking(move || jobs::queues(&base)).await
+            blocking(move || spec::queues(&base)).await
         };
         queues.await.map_err(self.explain("queue.queues", None))
     }
@@ -159,7 +161,7 @@ impl QueueBackend for FsQueue {
         let spec = async {
             self.open.check()?;
             let (base, name) = (Arc::clone(&self.core.base), queue.clone());
-            blocking(move || jobs::spec(&base, &name)).await
+            blocking(move || spec::spec(&base, &name)).await
         };
         spec.await.map_err(self.explain("queue.queue_spec", Some(queue)))
     }
@@ -206,7 +208,15 @@ impl QueueBackend for FsQueue {
     }
 
     async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64> {
-        self.with("queue.redrive", queue, move |group, name| jobs::redrive(group, name, max)).await
+        let mut count = 0;
+        loop {
+            let left = max - count;
+            let sent = self.with("queue.redrive", queue, move |group, name| jobs::redrive(group, name, left)).await?;
+            count += sent;
+            if sent == 0 || count >= max {
+                return Ok(u64::from(count));
+            }
+        }
     }
 
     async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {

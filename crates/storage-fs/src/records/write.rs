@@ -20,7 +20,7 @@ pub(super) fn batch(group: &mut Group<'_>, batch: &Batch) -> Result<Vec<Version>
     if versions.is_empty() {
         return Ok(versions);
     }
-    stage.accept();
+    stage.accept()?;
     group.must_be_durable();
     Ok(versions)
 }
