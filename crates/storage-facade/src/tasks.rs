@@ -1,12 +1,12 @@
 //! Tasks, results, events and schedules, each on the backend of its component.
 
-use storage_core::{RecordStore, Result};
+use storage_core::{History, RecordStore, Result};
 use storage_tasks::{
     EventOptions, EventStore, ResultOptions, ResultStore, ScheduleOptions, ScheduleStore, TaskOptions, TaskParts, TaskStore,
 };
 use tokio::sync::OnceCell;
 
-use crate::config::Component;
+use crate::config::{Component, Versioning};
 use crate::storage::Storage;
 
 /// Opened when they are first asked for, and shared from then on: who waits for a result is woken by who writes it.
@@ -33,9 +33,20 @@ impl Storage {
                 events: self.events().await?,
                 results: self.results().await?,
             };
-            TaskStore::with_parts(parts, TaskOptions { clock: self.clock().clone(), ..TaskOptions::default() }).await
+            let history = self.versions(Component::TaskQueue)?;
+            let options = TaskOptions { clock: self.clock().clone(), history, ..TaskOptions::default() };
+            TaskStore::with_parts(parts, options).await
         };
         self.task_stores().tasks.get_or_try_init(|| open).await.cloned()
+    }
+
+    /// How many versions of its records a component is configured to keep.
+    fn versions(&self, component: Component) -> Result<History> {
+        Ok(match self.planned(component)?.config.versioning {
+            Versioning::Off => History::None,
+            Versioning::Keep(n) => History::Keep(n),
+            Versioning::All => History::KeepAll,
+        })
     }
 
     /// Where the rows of tasks are: with their messages, if that backend has records.
@@ -52,7 +63,8 @@ impl Storage {
     /// See [`tasks`](Self::tasks).
     pub async fn results(&self) -> Result<ResultStore> {
         let open = async {
-            let options = ResultOptions { clock: self.clock().clone(), ..ResultOptions::default() };
+            let history = self.versions(Component::ResultStorage)?;
+            let options = ResultOptions { clock: self.clock().clone(), history, ..ResultOptions::default() };
             ResultStore::on_records(&self.records_of(Component::ResultStorage).await?, options).await
         };
         self.task_stores().results.get_or_try_init(|| open).await.cloned()
@@ -76,7 +88,8 @@ impl Storage {
     /// See [`tasks`](Self::tasks).
     pub async fn schedules(&self) -> Result<ScheduleStore> {
         let open = async {
-            let options = ScheduleOptions { clock: self.clock().clone(), ..ScheduleOptions::default() };
+            let history = self.versions(Component::ScheduleStorage)?;
+            let options = ScheduleOptions { clock: self.clock().clone(), history, ..ScheduleOptions::default() };
             ScheduleStore::open(&self.records_of(Component::ScheduleStorage).await?, options).await
         };
         self.task_stores().schedules.get_or_try_init(|| open).await.cloned()

@@ -124,7 +124,7 @@ fn describe(schema: &TableSchema, context: &Context) -> Result<(), Failure> {
         out.line("")?;
         let mut indexes = out.listing(["INDEX", "COLUMNS", ""]);
         for index in &schema.indexes {
-            let names: Vec<_> = index.columns.iter().map(|c| c.as_str()).collect();
+            let names: Vec<_> = index.columns.iter().map(storage_core::ColumnName::as_str).collect();
             let unique = if index.unique { "unique" } else { "" };
             indexes.row(&(), || vec![index.name.to_string(), names.join(", "), unique.into()])?;
         }

@@ -124,9 +124,8 @@ pub(crate) async fn run(args: WorkerArgs, context: &Context) -> Result<(), Failu
         false => None,
     };
     let scheduling = async {
-        match &schedules {
-            Some(scheduler) => drop(scheduler.run(context.signals.stop()).await),
-            None => {}
+        if let Some(scheduler) = &schedules {
+            scheduler.run(context.signals.stop()).await;
         }
     };
     let working = worker.run(context.signals.stop());
@@ -158,7 +157,7 @@ pub(crate) fn look_after(tasks: &TaskStore) -> JoinHandle<()> {
             }
         };
         if tasks.is_one_batch() {
-            recovery.await
+            recovery.await;
         } else {
             tokio::join!(relay.run(std::future::pending()), recovery);
         }

@@ -93,8 +93,7 @@ impl Reader<'_> {
                 }
             }
             "pool_size" => {
-                let size =
-                    value.to_i128().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_POOL).contains(&u64::from(*n)));
+                let size = whole(value).and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_POOL).contains(&u64::from(*n)));
                 backend.pool_size = Some(size.ok_or_else(|| fail("is a number of connections, 1 to 1000"))?);
             }
             "timeout" => {
@@ -115,6 +114,11 @@ impl Reader<'_> {
     }
 }
 
+/// A whole number: of TOML and variables it comes signed, of JSON and YAML unsigned.
+fn whole(value: &Value) -> Option<i128> {
+    value.to_i128().or_else(|| value.to_u128().and_then(|n| i128::try_from(n).ok()))
+}
+
 /// A table's own tag says nothing once layers are merged: a value in it does.
 fn deepest(value: &Value) -> &Value {
     value.as_dict().and_then(|dict| dict.values().next()).map_or(value, deepest)
@@ -130,7 +134,7 @@ fn json(dict: &Dict) -> Result<serde_json::Map<String, serde_json::Value>> {
 fn duration(value: &Value) -> Option<Duration> {
     let parsed = match value {
         Value::String(_, text) => humantime::parse_duration(text).ok()?,
-        value => Duration::from_secs(u64::try_from(value.to_i128()?).ok()?),
+        value => Duration::from_secs(u64::try_from(whole(value)?).ok()?),
     };
     (parsed > Duration::ZERO && parsed <= MAX_TIMEOUT).then_some(parsed)
 }
@@ -139,6 +143,6 @@ fn versioning(value: &Value) -> Option<Versioning> {
     if let Some(on) = value.to_bool() {
         return Some(if on { Versioning::All } else { Versioning::Off });
     }
-    let keep = value.to_i128().and_then(|n| u32::try_from(n).ok())?;
+    let keep = whole(value).and_then(|n| u32::try_from(n).ok())?;
     (keep > 0).then_some(Versioning::Keep(keep))
 }
