@@ -73,7 +73,7 @@ One side is a local folder, the other begins with `blob:`. What is there with th
 
 Examples:
   storage blob sync ./photos blob:photos
-  storage blob sync blob:photos ./photos --delete       also remove files that are not below blob:photos")]
+  storage blob sync blob:photos ./photos --delete       and remove what is not in blob:photos")]
 pub(crate) struct SyncArgs {
     /// A folder, or `blob:PATH`
     #[arg(value_hint = ValueHint::DirPath)]
