@@ -1,6 +1,6 @@
 //! Hostile, huge and broken input, full disks and read-only folders: a clear error, and the earlier data intact.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use bytes::Bytes;
 use serde_json::{Value, json};

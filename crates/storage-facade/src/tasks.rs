@@ -33,15 +33,20 @@ impl Storage {
                 events: self.events().await?,
                 results: self.results().await?,
             };
-            let history = match self.planned(Component::TaskQueue)?.config.versioning {
-                Versioning::Off => History::None,
-                Versioning::Keep(versions) => History::Keep(versions),
-                Versioning::All => History::KeepAll,
-            };
+            let history = self.versions(Component::TaskQueue)?;
             let options = TaskOptions { clock: self.clock().clone(), history, ..TaskOptions::default() };
             TaskStore::with_parts(parts, options).await
         };
         self.task_stores().tasks.get_or_try_init(|| open).await.cloned()
+    }
+
+    /// How many versions of its records a component is configured to keep.
+    fn versions(&self, component: Component) -> Result<History> {
+        Ok(match self.planned(component)?.config.versioning {
+            Versioning::Off => History::None,
+            Versioning::Keep(n) => History::Keep(n),
+            Versioning::All => History::KeepAll,
+        })
     }
 
     /// Where the rows of tasks are: with their messages, if that backend has records.
@@ -58,7 +63,8 @@ impl Storage {
     /// See [`tasks`](Self::tasks).
     pub async fn results(&self) -> Result<ResultStore> {
         let open = async {
-            let options = ResultOptions { clock: self.clock().clone(), ..ResultOptions::default() };
+            let history = self.versions(Component::ResultStorage)?;
+            let options = ResultOptions { clock: self.clock().clone(), history, ..ResultOptions::default() };
             ResultStore::on_records(&self.records_of(Component::ResultStorage).await?, options).await
         };
         self.task_stores().results.get_or_try_init(|| open).await.cloned()
@@ -82,7 +88,8 @@ impl Storage {
     /// See [`tasks`](Self::tasks).
     pub async fn schedules(&self) -> Result<ScheduleStore> {
         let open = async {
-            let options = ScheduleOptions { clock: self.clock().clone(), ..ScheduleOptions::default() };
+            let history = self.versions(Component::ScheduleStorage)?;
+            let options = ScheduleOptions { clock: self.clock().clone(), history, ..ScheduleOptions::default() };
             ScheduleStore::open(&self.records_of(Component::ScheduleStorage).await?, options).await
         };
         self.task_stores().schedules.get_or_try_init(|| open).await.cloned()

@@ -168,3 +168,50 @@ async fn the_platform_layout_is_read_and_waits_for_s3() {
     assert!(error.message().contains("comes with a later version"), "{error}");
     assert!(!error.to_string().contains("hunter2"));
 }
+
+#[tokio::test]
+async fn versioning_keeps_what_tasks_were_and_can_be_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:///{}", folder.path().join("x.db").display());
+    let open = |versioning: serde_json::Value| {
+        Storage::builder().no_file().no_env().set("task_queue", serde_json::json!({"url": url, "versioning": versioning}))
+    };
+    let (table, key) = ("tasks".parse().unwrap(), storage_tasks::TaskId::from("t").key());
+    for (versioning, expected) in
+        [(serde_json::json!(true), Some(2)), (serde_json::json!(3), Some(3)), (serde_json::json!(false), None)]
+    {
+        let storage = open(versioning.clone()).open().await.unwrap();
+        let tasks = storage.tasks().await.unwrap();
+        tasks.submit("k", 1, storage_tasks::SubmitOptions::default().task_id("t")).await.unwrap();
+        tasks.retry("t").await.unwrap();
+        let kept = storage.records().await.unwrap().history(&table, key.clone()).await.ok().map(|versions| versions.len());
+        assert_eq!(kept, expected, "{versioning}");
+        storage.close().await.unwrap();
+    }
+}
+
+#[test]
+fn numbers_are_numbers_in_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [
+        ("c.toml", "[records]\nurl = \"memory:\"\npool_size = 4\ntimeout = 30\nversioning = 3\n"),
+        ("c.yaml", "records: {url: 'memory:', pool_size: 4, timeout: 30, versioning: 3}"),
+        ("c.json", r#"{"records": {"url": "memory:", "pool_size": 4, "timeout": 30, "versioning": 3}}"#),
+    ];
+    let mut configs = Vec::new();
+    for (name, content) in files {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        configs.push(Storage::builder().file(path).no_env().config().unwrap_or_else(|e| panic!("{name}: {e}")));
+    }
+    let variables = [("URL", "memory:"), ("POOL_SIZE", "4"), ("TIMEOUT", "30"), ("VERSIONING", "3")];
+    let env = EnvLayer::of("STORAGE_", variables.map(|(name, value)| (format!("STORAGE_RECORDS_{name}"), value.to_owned())));
+    configs.push(Storage::builder().no_file().env(env).config().unwrap());
+    let table = serde_json::json!({"url": "memory:", "pool_size": 4, "timeout": 30, "versioning": 3});
+    configs.push(Storage::builder().no_file().no_env().set("records", table).config().unwrap());
+    for config in &configs {
+        let records = &config.components[&Component::Records];
+        assert_eq!((records.pool_size, records.timeout), (Some(4), Some(std::time::Duration::from_secs(30))));
+        assert_eq!(records.versioning, storage_facade::Versioning::Keep(3));
+    }
+}

@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use storage_core::clock::add;
-use storage_core::{Clock, Entity, Expect, Filter, PageToken, Query, RecordStore, Result, ResultExt as _, Write};
+use storage_core::{Clock, Entity, Expect, Filter, History, PageToken, Query, RecordStore, Result, ResultExt as _, Write};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -198,7 +198,7 @@ impl EventStore {
     /// # Errors
     /// [`InvalidInput`](storage_core::ErrorKind::InvalidInput) for a bad prefix; the backend's.
     pub async fn open(records: &RecordStore, options: EventOptions) -> Result<Self> {
-        let table = Table::open(records, &options.prefix, "events").await?;
+        let table = Table::open(records, &options.prefix, "events", History::None).await?;
         let inner = Inner { table, options, ticker: Ticker::default(), written: watch::Sender::new(0) };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use storage_core::backoff::Backoff;
 use storage_core::clock::add;
-use storage_core::{BlobPath, BlobStore, Clock, Entity, ErrorKind, Expect, Filter, RecordStore, Result, ResultExt as _, Write};
+use storage_core::{
+    BlobPath, BlobStore, Clock, Entity, ErrorKind, Expect, Filter, History, RecordStore, Result, ResultExt as _, Write,
+};
 use tokio::time::Instant;
 
 use crate::bell::Bell;
@@ -82,12 +84,14 @@ pub struct ResultOptions {
     pub keep: Option<Duration>,
     /// The longest that a waiting reader waits before it looks again.
     pub poll: Duration,
+    /// How many versions of each result's record are kept; blobs keep one.
+    pub history: History,
 }
 
 impl Default for ResultOptions {
     /// No prefix, the system's clock, kept for ever, a look per second at least.
     fn default() -> Self {
-        Self { prefix: String::new(), clock: Clock::system(), keep: None, poll: Duration::from_secs(1) }
+        Self { prefix: String::new(), clock: Clock::system(), keep: None, poll: Duration::from_secs(1), history: History::None }
     }
 }
 
@@ -116,7 +120,7 @@ impl ResultStore {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a bad prefix; the backend's.
     pub async fn on_records(records: &RecordStore, options: ResultOptions) -> Result<Self> {
-        let table = Table::open(records, &options.prefix, "results").await?;
+        let table = Table::open(records, &options.prefix, "results", options.history).await?;
         Ok(Self::new(Place::Records(table), options))
     }
 

@@ -1,7 +1,10 @@
 //! Tables under a prefix, of entities.
 
 use chrono::{DateTime, Utc};
-use storage_core::{Batch, Entity, Expect, Fields, History, Key, Query, Record, RecordStore, Result, TableName, Write};
+use storage_core::{
+    Batch, Entity, ErrorKind, Expect, Fields, History, Key, Query, Record, RecordStore, Result, SchemaChange, TableName,
+    TableSchema, Write,
+};
 
 /// A table of `E`, under a name that the options choose.
 #[derive(Debug)]
@@ -12,17 +15,21 @@ pub(crate) struct Table<E> {
 }
 
 impl<E: Entity> Table<E> {
-    /// Opens `<prefix><name>`; creates it where it is not there.
-    pub(crate) async fn open(records: &RecordStore, prefix: &str, name: &str) -> Result<Self> {
-        Self::open_with(records, prefix, name, History::None).await
-    }
-
-    /// The same, with versions kept.
-    pub(crate) async fn open_with(records: &RecordStore, prefix: &str, name: &str, history: History) -> Result<Self> {
+    /// Opens `<prefix><name>`; creates it where it is not there. One that kept another number of versions keeps as many as this from now on.
+    pub(crate) async fn open(records: &RecordStore, prefix: &str, name: &str, history: History) -> Result<Self> {
         let mut schema = E::schema()?;
-        schema.history = history;
         schema.name = TableName::new(format!("{prefix}{name}"))?;
-        records.create_table(&schema).await?;
+        schema.history = history;
+        match records.create_table(&schema).await {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let there = records.schema(&schema.name).await?;
+                if (TableSchema { history, ..(*there).clone() }).difference(&schema).is_some() {
+                    return Err(error);
+                }
+                records.alter_table(&schema.name, &SchemaChange::SetHistory(history)).await?;
+            }
+            outcome => drop(outcome?),
+        }
         Ok(Self { records: records.clone(), name: schema.name, kind: std::marker::PhantomData })
     }
 
@@ -72,7 +79,7 @@ impl<E: Entity> Table<E> {
             for Record { key, version, .. } in page.records {
                 match self.write(self.delete(key, Expect::Version(version))).await {
                     Ok(_) => deleted += 1,
-                    Err(error) if error.kind() == storage_core::ErrorKind::Conflict => {}
+                    Err(error) if error.kind() == ErrorKind::Conflict => {}
                     Err(error) => return Err(error),
                 }
             }

@@ -62,8 +62,16 @@ pub(crate) async fn run(_: CheckArgs, context: &Context) -> Result<(), Failure> 
         }
         out.flush()?;
     }
+    // Components that share a backend share what is wrong with it.
+    let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
     for (component, error) in &errors {
-        out.note(format!("storage: {component}: {}", one_line(&error.to_string())));
+        match said.iter_mut().find(|(message, _)| *message == error.message()) {
+            Some((_, components)) => components.push(component.key()),
+            None => said.push((error.message(), vec![component.key()])),
+        }
+    }
+    for (message, components) in said {
+        out.note(format!("storage: {}: {}", components.join(", "), one_line(message)));
     }
     errors.first().map_or(Ok(()), |(_, error)| Err(Failure::Silent(code_of(error.kind()))))
 }

@@ -25,8 +25,8 @@ pub(crate) enum QueueCommand {
     /// Receive messages: leased for a while, or removed at once with --delete
     #[command(after_help = "\
 Examples:
-  storage queue receive mail --wait 20s                  one message, and the receipt to delete it with
-  storage queue receive mail --max 100 --delete          the bodies alone, one a line
+  storage queue receive mail --wait 20s              one message, and its receipt
+  storage queue receive mail --max 100 --delete      the bodies alone, one a line
   storage queue receive mail --json | jq -r .receipt")]
     Receive(ReceiveArgs),
     /// Remove a received message for good

@@ -24,7 +24,7 @@ Examples:
   storage schedule add heartbeat ping --every 5m
   storage schedule add launch announce --at 2026-12-24T18:00:00Z --input '{\"to\": \"all\"}'
   storage schedule run                                   submits what is due, until Ctrl-C")]
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// List the schedules
     Ls,
     /// Remove a schedule; tasks that it submitted stay
@@ -99,7 +99,7 @@ fn misfire(text: &str) -> Result<Misfire, String> {
 pub(crate) async fn run(command: ScheduleCommand, context: &Context) -> Result<(), Failure> {
     let (out, schedules) = (&context.out, context.storage().await?.schedules().await?);
     match command {
-        ScheduleCommand::Add(args) => add(args, &schedules, out).await,
+        ScheduleCommand::Add(args) => add(*args, &schedules, out).await,
         ScheduleCommand::Ls => list(&schedules, out).await,
         ScheduleCommand::Rm { name, missing_ok } => {
             let removed = schedules.remove(&name).await?;

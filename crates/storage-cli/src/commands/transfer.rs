@@ -73,7 +73,7 @@ One side is a local folder, the other begins with `blob:`. What is there with th
 
 Examples:
   storage blob sync ./photos blob:photos
-  storage blob sync blob:photos ./photos --delete       also remove files that are not below blob:photos")]
+  storage blob sync blob:photos ./photos --delete       and remove what is not in blob:photos")]
 pub(crate) struct SyncArgs {
     /// A folder, or `blob:PATH`
     #[arg(value_hint = ValueHint::DirPath)]
@@ -94,12 +94,12 @@ fn parallel(text: &str) -> std::result::Result<usize, String> {
 }
 
 fn put_options(args: &PutArgs) -> PutOptions {
-    let mut options = PutOptions::default();
-    options.mode = match &args.if_match {
+    let mode = match &args.if_match {
         Some(etag) => PutMode::Update(ETag(etag.clone())),
         None if args.no_clobber => PutMode::Create,
         None => PutMode::Overwrite,
     };
+    let mut options = PutOptions::default().mode(mode);
     options.attributes.content_type = args.content_type.clone();
     options.attributes.metadata = args.metadata.iter().cloned().collect();
     options

@@ -26,12 +26,12 @@ const RECOVERY: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The program gets the task's input on stdin (a text as it is, anything else as JSON), and TASK_ID, TASK_RESOURCE, TASK_KIND and
-TASK_ATTEMPT in its environment. What it writes to stdout is the result. Its exit code says how it went:
+The program gets the task's input on stdin (a text as it is, anything else as JSON), and TASK_ID, TASK_RESOURCE, TASK_KIND and TASK_ATTEMPT in its environment. What it writes to stdout is the result. Its exit code says how it went:
   0              done
   75             not now: try again later, which does not count as a failure
-  anything else  failed: tried again later, as often as the task allows; then it has failed, with the end of stderr as the reason,
-                 and its message is a dead letter (storage queue dead tasks)
+  anything else  failed: tried again later, as often as the task allows; then it has failed, with
+                 the end of stderr as the reason, and its message is a dead letter
+Dead letters: storage queue dead tasks. Run again: storage task retry ID.
 Tasks are run at least once: a program should bear to be run twice on the same input.
 Ctrl-C and SIGTERM: nothing new is begun, programs may finish; a second one stops them, and their tasks are run again elsewhere.
 
@@ -125,7 +125,7 @@ pub(crate) async fn run(args: WorkerArgs, context: &Context) -> Result<(), Failu
     };
     let scheduling = async {
         if let Some(scheduler) = &schedules {
-            drop(scheduler.run(context.signals.stop()).await)
+            scheduler.run(context.signals.stop()).await;
         }
     };
     let working = worker.run(context.signals.stop());

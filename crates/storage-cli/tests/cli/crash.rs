@@ -20,7 +20,7 @@ fn two_thousand_tasks_outlive_twenty_killed_workers() {
         let mut running = sandbox.start(&worker);
         // After so many ends, each time others: somewhere in the middle of the next ones.
         let ends = 11 + round * 37 % 60;
-        let seen = running.lines().take(ends).filter(std::result::Result::is_ok).count();
+        let seen = running.lines().take(ends).filter(Result::is_ok).count();
         assert_eq!(seen, ends, "round {round}: the worker ended early");
         running.0.kill().unwrap();
         running.0.wait().unwrap();

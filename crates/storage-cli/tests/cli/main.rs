@@ -1,6 +1,5 @@
 //! The command as people and scripts use it: the real binary, in a folder of its own, with a clean environment.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod blobs;
 mod check;

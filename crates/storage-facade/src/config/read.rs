@@ -93,23 +93,24 @@ impl Reader<'_> {
                 }
             }
             "pool_size" => {
-                let size =
-                    value.to_i128().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_POOL).contains(&u64::from(*n)));
+                let size = whole(value).and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_POOL).contains(&u64::from(*n)));
                 backend.pool_size = Some(size.ok_or_else(|| fail("is a number of connections, 1 to 1000"))?);
             }
             "timeout" => {
                 backend.timeout = Some(duration(value).ok_or_else(|| fail("is a time like \"30s\" (or seconds), up to 1h"))?);
             }
             "auto_create" => backend.auto_create = value.to_bool().ok_or_else(|| fail("is true or false"))?,
-            "versioning" if !matches!(component, "task_queue" | "default") => {
-                return Err(fail("is for `task_queue`: a program's own tables say themselves how many versions they keep"));
+            "versioning" if matches!(component, "records" | "blobs" | "event_storage") => {
+                return Err(fail(
+                    "is for `task_queue`, `result_storage` and `schedule_storage`: events are not changed, and a program's own tables say themselves how many versions they keep",
+                ));
             }
             "versioning" => {
                 backend.versioning = versioning(value).ok_or_else(|| fail("is true, false, or how many versions to keep"))?;
             }
             "backup" => {
                 // A driver that keeps rotating backups by itself has an option `backups`; others refuse it.
-                let keep = value.to_bool().map(i128::from).or_else(|| value.to_i128()).filter(|n| (0..=1000).contains(n));
+                let keep = value.to_bool().map(i128::from).or_else(|| whole(value)).filter(|n| (0..=1000).contains(n));
                 let keep = keep
                     .and_then(|n| u32::try_from(n).ok())
                     .ok_or_else(|| fail("is true, false, or how many backups to keep"))?;
@@ -121,6 +122,11 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// A whole number: of TOML and variables it comes signed, of JSON and YAML unsigned.
+fn whole(value: &Value) -> Option<i128> {
+    value.to_i128().or_else(|| value.to_u128().and_then(|n| i128::try_from(n).ok()))
 }
 
 /// A table's own tag says nothing once layers are merged: a value in it does.
@@ -138,7 +144,7 @@ fn json(dict: &Dict) -> Result<serde_json::Map<String, serde_json::Value>> {
 fn duration(value: &Value) -> Option<Duration> {
     let parsed = match value {
         Value::String(_, text) => humantime::parse_duration(text).ok()?,
-        value => Duration::from_secs(u64::try_from(value.to_i128()?).ok()?),
+        value => Duration::from_secs(u64::try_from(whole(value)?).ok()?),
     };
     (parsed > Duration::ZERO && parsed <= MAX_TIMEOUT).then_some(parsed)
 }
@@ -147,6 +153,6 @@ fn versioning(value: &Value) -> Option<Versioning> {
     if let Some(on) = value.to_bool() {
         return Some(if on { Versioning::All } else { Versioning::Off });
     }
-    let keep = value.to_i128().and_then(|n| u32::try_from(n).ok())?;
+    let keep = whole(value).and_then(|n| u32::try_from(n).ok())?;
     (keep > 0).then_some(Versioning::Keep(keep))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use storage_core::clock::add;
 use storage_core::{
-    Clock, Error, ErrorKind, Expect, Filter, Key, PageToken, RecordStore, Result, ResultExt as _, Version, value,
+    Clock, Error, ErrorKind, Expect, Filter, History, Key, PageToken, RecordStore, Result, ResultExt as _, Version, value,
 };
 
 use super::record::{MAX_TICKS, Misfire, NewSchedule, Schedule};
@@ -25,12 +25,20 @@ pub struct ScheduleOptions {
     pub lease: Duration,
     /// A tick claimed later than that counts as missed.
     pub grace: Duration,
+    /// How many versions of each schedule's record are kept.
+    pub history: History,
 }
 
 impl Default for ScheduleOptions {
     /// No prefix, the system's clock, leases of 30 s, a minute of grace.
     fn default() -> Self {
-        Self { prefix: String::new(), clock: Clock::system(), lease: Duration::from_secs(30), grace: Duration::from_secs(60) }
+        Self {
+            prefix: String::new(),
+            clock: Clock::system(),
+            lease: Duration::from_secs(30),
+            grace: Duration::from_secs(60),
+            history: History::None,
+        }
     }
 }
 
@@ -70,7 +78,7 @@ impl ScheduleStore {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a bad prefix; the backend's.
     pub async fn open(records: &RecordStore, options: ScheduleOptions) -> Result<Self> {
-        let table = Table::open(records, &options.prefix, "schedules").await?;
+        let table = Table::open(records, &options.prefix, "schedules", options.history).await?;
         Ok(Self { inner: Arc::new(Inner { table, options }) })
     }
 

@@ -43,12 +43,12 @@ pub struct TaskOptions {
     pub max_attempts: u32,
     /// How long finished tasks are kept. `None`: for ever.
     pub keep_finished: Option<Duration>,
-    /// How many versions of each task's record are kept. Tables that are there already must have been created so.
+    /// How many versions of each task's record are kept: what it looked like before.
     pub history: History,
 }
 
 impl Default for TaskOptions {
-    /// No prefix, the system's clock, queue `tasks` without a delivery cap, 10 attempts, finished tasks kept for ever.
+    /// No prefix, the system's clock, queue `tasks` without a delivery cap, 10 attempts, finished tasks kept for ever, the current version of each alone.
     fn default() -> Self {
         Self {
             prefix: String::new(),
@@ -163,8 +163,8 @@ impl TaskStore {
         if options.max_attempts == 0 {
             return Err(Error::invalid("tasks that may never be started: max_attempts is 1 or more"));
         }
-        let active = Table::open_with(&parts.records, &options.prefix, "tasks", options.history).await?;
-        let finished = Table::open_with(&parts.records, &options.prefix, "tasks_finished", options.history).await?;
+        let active = Table::open(&parts.records, &options.prefix, "tasks", options.history).await?;
+        let finished = Table::open(&parts.records, &options.prefix, "tasks_finished", options.history).await?;
         let reach = Reach::of(&parts);
         let inner = Inner { active, finished, parts, options, reach, cancels: Bell::default(), queues: Mutex::default() };
         let store = Self { inner: Arc::new(inner) };
