@@ -21,6 +21,13 @@ pub struct Options {
     pub case: String,
 }
 
+impl Options {
+    /// Whether the figures are not those of whole sections at full size.
+    pub fn partial(&self) -> bool {
+        self.quick || !self.case.is_empty()
+    }
+}
+
 /// Where to work, and how.
 #[derive(Debug)]
 pub struct Context {

@@ -141,7 +141,6 @@ async fn bench(args: Args) -> Result<()> {
         return blobs::transfer(args).await;
     }
     let home = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let partial = args.quick || !args.case.is_empty();
     let options = Options {
         rounds: args
             .rounds
@@ -172,18 +171,23 @@ async fn bench(args: Args) -> Result<()> {
     }
     let doc = args
         .doc
-        .or_else(|| (!partial).then(|| context.root().join("docs/performance.md")));
+        .or_else(|| (!context.partial()).then(|| context.root().join("docs/performance.md")));
     let Some(doc) = doc else { return Ok(()) };
     write_document(&context, &doc, sections)
 }
 
 /// Writes the document from this run's sections and those that earlier runs left.
 fn write_document(context: &Context, doc: &Path, sections: Vec<Section>) -> Result<()> {
-    let ids = SectionName::value_variants()
+    let ids: Vec<&str> = SectionName::value_variants()
         .iter()
         .map(|name| name.id())
-        .collect::<Vec<_>>();
-    let sections = report::merge(&context.target.join("performance.json"), sections, &ids)?;
+        .collect();
+    // Small sizes and picked cases are for looking at, not for keeping.
+    let sections = if context.partial() {
+        sections
+    } else {
+        report::merge(&context.target.join("performance.json"), sections, &ids)?
+    };
     let changes = std::fs::read_to_string(context.home.join("CHANGES.md"))
         .context("reading benches/CHANGES.md")?;
     if let Some(folder) = doc.parent() {

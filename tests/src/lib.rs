@@ -1,6 +1,12 @@
 //! What the cross-crate tests share: the workload that a child process runs until it is killed, and how its remains are checked.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code: a failure is meant to end the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_errors_doc,
+    reason = "test code: a failure is meant to end the test"
+)]
 
 pub mod mount;
 pub mod workload;

@@ -32,7 +32,7 @@ impl SmallDisk {
     /// Makes it read-only, or writable again.
     pub fn set_read_only(&self, read_only: bool) {
         let mode = if read_only { "remount,ro" } else { "remount,rw" };
-        assert!(mount(&["-o", mode], self.path()), "can't remount {}", self.path().display());
+        assert!(mount(&["-o", mode], self.path()), "can't remount {}: {:?}", self.path().display(), open_files(self.path()));
     }
 }
 
@@ -45,4 +45,10 @@ impl Drop for SmallDisk {
 
 fn mount(arguments: &[&str], target: &Path) -> bool {
     Command::new("mount").args(arguments).arg(target).output().is_ok_and(|output| output.status.success())
+}
+
+/// Which files below `folder` this process has open: what keeps a file system from being made read-only.
+fn open_files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    entries.filter_map(|entry| std::fs::read_link(entry.path()).ok()).filter(|target| target.starts_with(folder)).collect()
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 use serde_json::json;
 use storage_core::{
-    Batch, ColumnType, Error, ErrorKind, Expect, Key, NewMessage, Query, QueueName, QueueSpec, Receive, Record, Result, TableName,
-    TableSchema, fields,
+    Batch, ColumnType, Error, ErrorKind, Expect, Key, NewMessage, Query, QueueName, QueueSpec, Receive, Record, Result,
+    TableName, TableSchema, fields,
 };
 
 use crate::Stores;
@@ -82,7 +82,8 @@ async fn operate(stores: &Stores, writer: u64, n: u64) -> Result<()> {
         // A move: the record of an earlier operation leaves one table as another enters.
         _ => {
             let from = name(writer, n - 4, "");
-            let batch = Batch::new().delete(&left, from.clone(), Expect::Present).put(&right, from, row(writer, n - 4), Expect::Absent);
+            let batch =
+                Batch::new().delete(&left, from.clone(), Expect::Present).put(&right, from, row(writer, n - 4), Expect::Absent);
             stores.records.commit(batch).await.map(drop)
         }
     }
@@ -137,18 +138,17 @@ pub struct Ledger {
 impl Ledger {
     /// Notes one round: the acknowledgements that were read, for writers that began at `start`. Answers the start of the next round.
     pub fn note_round(&mut self, start: u64, lines: &[(u64, u64)]) -> u64 {
-        let mut next = [start; WRITERS as usize];
+        let mut next: Vec<u64> = (0..WRITERS).map(|_| start).collect();
         for (writer, n) in lines {
             let slot = &mut next[usize::try_from(*writer).expect("a writer")];
             assert_eq!(*n, *slot, "writer {writer} acknowledges in order");
             *slot += 1;
             self.acknowledged.insert((*writer, *n));
         }
-        for (writer, n) in (0..).zip(next) {
-            self.interrupted.insert((writer, n));
-        }
         // A multiple of the kinds, so that a move never refers to a round before.
-        (next.into_iter().max().unwrap_or(start) + 1).next_multiple_of(KINDS)
+        let next_start = (next.iter().max().unwrap_or(&start) + 1).next_multiple_of(KINDS);
+        self.interrupted.extend((0..).zip(next));
+        next_start
     }
 
     /// How many operations were acknowledged.
@@ -209,7 +209,8 @@ impl Ledger {
         for writer in 0..WRITERS {
             let count = |set: &BTreeSet<(u64, u64)>| set.iter().filter(|(w, n)| *w == writer && n % KINDS == 3).count() as u64;
             let (least, most) = (count(&self.acknowledged), count(&self.acknowledged) + count(&self.interrupted));
-            let (n, version) = counters.get(&format!("of-{writer}")).map_or((0, 0), |r| (r.fields["n"].as_u64().unwrap_or(0), r.version.0));
+            let (n, version) =
+                counters.get(&format!("of-{writer}")).map_or((0, 0), |r| (r.fields["n"].as_u64().unwrap_or(0), r.version.0));
             assert_eq!(n, version, "counter {writer}: as many versions as increments");
             assert!((least..=most).contains(&n), "counter {writer} is {n}, acknowledged {least}, begun {most}");
         }

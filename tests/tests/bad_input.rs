@@ -5,7 +5,8 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 use storage_core::{
-    BlobPath, BlobStore, ColumnType, Error, ErrorKind, Filter, NewMessage, Query, QueueName, QueueSpec, Receive, TableName, TableSchema, fields,
+    BlobPath, BlobStore, ColumnType, Error, ErrorKind, Filter, NewMessage, Query, QueueName, QueueSpec, Receive, TableName,
+    TableSchema, fields,
 };
 use storage_tests::mount::SmallDisk;
 use storage_tests::{EMBEDDED, Stores, address, open};
@@ -116,9 +117,11 @@ async fn a_link_does_not_lead_out_of_the_root() {
 }
 
 fn find(folder: &std::path::Path, name: &str) -> Option<std::path::PathBuf> {
-    std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).find_map(|path| {
-        if path.is_dir() { find(&path, name) } else { (path.file_name()? == name).then_some(path) }
-    })
+    std::fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|e| e.path())
+        .find_map(|path| if path.is_dir() { find(&path, name) } else { (path.file_name()? == name).then_some(path) })
 }
 
 #[tokio::test]
@@ -216,7 +219,11 @@ async fn a_full_disk_loses_nothing_and_is_left_behind() {
         }
         // Room again: the same handle goes on.
         std::fs::remove_file(&ballast).unwrap();
-        stores.records.insert(&table(), "afterwards", fields(json!({"text": "y"}))).await.unwrap_or_else(|e| panic!("{backend}: {e}"));
+        stores
+            .records
+            .insert(&table(), "afterwards", fields(json!({"text": "y"})))
+            .await
+            .unwrap_or_else(|e| panic!("{backend}: {e}"));
         stores.queues.send(&queue(), NewMessage::new("afterwards")).await.unwrap();
         stores.records.close().await.unwrap();
         let stores = open(&url).await.unwrap();

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use storage_core::message::dead;
-use storage_core::{Consumer, ConsumerOptions, ConsumerReport, Count, NewMessage, Outcome, QueueName, QueueSpec, QueueStore, Receive};
+use storage_core::{
+    Consumer, ConsumerOptions, ConsumerReport, Count, NewMessage, Outcome, QueueName, QueueSpec, QueueStore, Receive,
+};
 use storage_memory::MemoryStore;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
@@ -54,7 +56,8 @@ async fn a_handler_may_take_ten_times_its_lease() {
         }
     };
     let consumer = Consumer::new(&store, &queue(), options).unwrap();
-    let (a, b) = tokio::join!(consumer.run(handler.clone(), std::future::pending()), consumer.run(handler, std::future::pending()));
+    let (a, b) =
+        tokio::join!(consumer.run(handler.clone(), std::future::pending()), consumer.run(handler, std::future::pending()));
     assert_eq!(a.unwrap().done + b.unwrap().done, 1);
     assert_eq!(runs.load(Ordering::SeqCst), 1, "the message was delivered while its handler ran");
 }
@@ -217,7 +220,8 @@ async fn a_handler_that_outlasts_the_grace_is_dropped_and_its_message_given_back
         started.send(()).unwrap();
         std::future::pending()
     };
-    let options = ConsumerOptions { grace: Duration::from_millis(20), visibility: Duration::from_secs(600), drain: false, ..options() };
+    let options =
+        ConsumerOptions { grace: Duration::from_millis(20), visibility: Duration::from_secs(600), drain: false, ..options() };
     let consumer = Consumer::new(&store, &queue(), options).unwrap();
     let report = consumer.run(handler, async move { starts.recv().await.unwrap_or(()) }).await.unwrap();
     assert_eq!(report, ConsumerReport { released: 1, ..ConsumerReport::default() });

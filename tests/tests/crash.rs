@@ -1,6 +1,6 @@
 //! A process is killed at random moments while it writes; what it had acknowledged is there afterwards, and nothing is there by half.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::io::BufRead as _;
 use std::process::{Command, Stdio};
@@ -33,7 +33,9 @@ fn run_and_kill(url: &str, start: u64) -> Vec<(u64, u64)> {
     let reader = std::thread::spawn(move || {
         let lines = stdout.lines().map_while(Result::ok);
         // The last line may be cut in the middle: it was not read, so it was not acknowledged.
-        lines.filter_map(|line| line.split_once(' ').map(|(w, n)| (w.parse().ok(), n.parse().ok()))).collect::<Vec<(Option<u64>, Option<u64>)>>()
+        lines
+            .filter_map(|line| line.split_once(' ').map(|(w, n)| (w.parse().ok(), n.parse().ok())))
+            .collect::<Vec<(Option<u64>, Option<u64>)>>()
     });
     std::thread::sleep(random_delay());
     let ended = child.try_wait().unwrap();
@@ -63,7 +65,10 @@ async fn kill_rounds(backend: &str, rounds: u32) {
         acknowledged += ledger.acknowledged();
     }
     println!("{backend}: {rounds} kills, {acknowledged} acknowledged operations, all there");
-    assert!(acknowledged > rounds as usize, "the writers hardly wrote: {acknowledged} operations in {rounds} rounds prove little");
+    assert!(
+        acknowledged > rounds as usize,
+        "the writers hardly wrote: {acknowledged} operations in {rounds} rounds prove little"
+    );
 }
 
 #[tokio::test]

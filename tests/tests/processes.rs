@@ -1,6 +1,6 @@
 //! Several processes work on one store.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use storage_core::{
-    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, BlobStore, ETag, Error,
-    ErrorKind, GetOptions, ListOptions, Progress, PutMode, PutOptions, Result, TransferOptions,
+    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, BlobStore, ETag,
+    Error, ErrorKind, GetOptions, ListOptions, Progress, PutMode, PutOptions, Result, TransferOptions,
 };
 use storage_memory::MemoryStore;
 

@@ -12,7 +12,8 @@ const HEAD: &str = "\
 
 Written by the benchmark in `benches/` (`cargo xtask bench`); don't edit it by hand. Subjects of a table ran side by side in one run, \
 in turn, round after round, on the same disk and with equal durability. A figure is the median of the rounds, with the smallest and \
-the largest behind it. *Ratio* is how many times as good the toolkit is: above 1 it is better, for times and sizes too.
+the largest behind it. Against a target stands how many times as good the toolkit is, the median of the rounds: above 1 it is \
+better, for times and sizes too.
 ";
 
 /// The whole document.
@@ -86,7 +87,32 @@ fn grid(table: &Table) -> String {
     }
     out.push_str(&verdicts(table));
     out.push_str(&notes(table));
+    out.push_str(&unsteady(table));
     out
+}
+
+/// How far apart a subject's rounds may lie before the table says so.
+const UNSTEADY: f64 = 3.0;
+
+/// Owns up to figures that something else on the machine has disturbed.
+fn unsteady(table: &Table) -> String {
+    let wide: Vec<&str> = table
+        .entries
+        .iter()
+        .filter(|entry| {
+            (0..table.metrics.len())
+                .filter_map(|metric| table.spread(entry, metric))
+                .any(|spread| spread.max > UNSTEADY * spread.min)
+        })
+        .map(|entry| entry.subject.as_str())
+        .collect();
+    if wide.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nUnsteady, rounds more than {UNSTEADY} × apart: {}. Something else was using the disk; measure again.\n",
+        wide.join(", ")
+    )
 }
 
 fn name(entry: &Entry) -> String {

@@ -113,10 +113,7 @@ pub enum Verdict {
 impl Table {
     /// The median of a metric, if the entry was measured.
     pub fn spread(&self, entry: &Entry, metric: usize) -> Option<Spread> {
-        match &entry.outcome {
-            Outcome::Measured(metrics) => Spread::of(metrics.get(metric)?),
-            Outcome::NotRun(_) => None,
-        }
+        Spread::of(samples(entry, metric))
     }
 
     /// The best entry of a side.
@@ -132,32 +129,48 @@ impl Table {
             })
     }
 
-    /// Ours against the goal.
+    /// Ours against the goal. A ratio is the median of the rounds' ratios: the two sides of a round ran right after one
+    /// another, so that a disk that is slow for a while is slow for both.
     pub fn verdict(&self, target: &Target) -> Verdict {
-        let Some((_, ours)) = self.best(Role::Ours, target.metric) else {
+        let Some((ours, figure)) = self.best(Role::Ours, target.metric) else {
             return Verdict::NotMeasured;
         };
-        match target.goal {
-            Goal::AtMost(limit) => Verdict::Measured {
-                value: ours,
-                subject: None,
-                pass: ours <= limit,
-            },
-            Goal::Ratio { against, at_least } => {
-                let Some((entry, theirs)) = self.best(against, target.metric) else {
-                    return Verdict::NotMeasured;
+        let (against, at_least) = match target.goal {
+            Goal::AtMost(limit) => {
+                let pass = figure <= limit;
+                return Verdict::Measured {
+                    value: figure,
+                    subject: None,
+                    pass,
                 };
-                let value = match self.metrics[target.metric].better {
-                    Better::Higher => ours / theirs,
-                    Better::Lower => theirs / ours,
-                };
-                Verdict::Measured {
-                    value,
-                    subject: Some(entry.subject.clone()),
-                    pass: value >= at_least,
-                }
             }
-        }
+            Goal::Ratio { against, at_least } => (against, at_least),
+        };
+        let Some((theirs, _)) = self.best(against, target.metric) else {
+            return Verdict::NotMeasured;
+        };
+        let better = self.metrics[target.metric].better;
+        let ratios: Vec<f64> = samples(ours, target.metric)
+            .iter()
+            .zip(samples(theirs, target.metric))
+            .map(|(ours, theirs)| match better {
+                Better::Higher => ours / theirs,
+                Better::Lower => theirs / ours,
+            })
+            .collect();
+        Spread::of(&ratios).map_or(Verdict::NotMeasured, |spread| Verdict::Measured {
+            value: spread.median,
+            subject: Some(theirs.subject.clone()),
+            pass: spread.median >= at_least,
+        })
+    }
+}
+
+/// The entry's samples of a metric, one per round.
+fn samples(entry: &Entry, metric: usize) -> &[f64] {
+    match &entry.outcome {
+        Outcome::Measured(metrics) => metrics.get(metric).map_or(&[], Vec::as_slice),
+        Outcome::NotRun(_) => &[],
     }
 }
 
@@ -205,8 +218,8 @@ mod tests {
             }],
             entries: vec![
                 entry("ours", Role::Ours, &[90.0, 100.0, 110.0]),
-                entry("slow", Role::Peer, &[50.0]),
-                entry("fast", Role::Peer, &[200.0]),
+                entry("slow", Role::Peer, &[45.0, 50.0, 55.0]),
+                entry("fast", Role::Peer, &[180.0, 200.0, 220.0]),
             ],
             targets: Vec::new(),
         }

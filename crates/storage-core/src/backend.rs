@@ -78,6 +78,9 @@ pub trait RecordBackend: Debug + Send + Sync + 'static {
 /// Missing queues are [`NotFound`](crate::ErrorKind::NotFound) everywhere, but for `delete_queue`. Where [`dead_letter`](QueueCapabilities::dead_letter) is
 /// declared, each queue `q` has a companion `q-dead` ([`QueueName::dead_letter`]) that comes and goes with it: it takes part in everything but
 /// `create_queue`, `delete_queue`, `send` and `queues`, its messages have neither cap nor time to live.
+///
+/// A message keeps its place in the order of sending, also when it comes back, is dead-lettered or redriven. What is due has happened, as far as any
+/// answer tells: no count, look or purge takes a message for leased, ready or alive that is no longer.
 #[async_trait]
 pub trait QueueBackend: Debug + Send + Sync + 'static {
     /// Which backend this is.
@@ -115,7 +118,8 @@ pub trait QueueBackend: Debug + Send + Sync + 'static {
     /// Makes a leased message a dead letter, for `reason`. [`LeaseLost`](crate::ErrorKind::LeaseLost) as for `update`.
     async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()>;
 
-    /// Sends up to `max` dead letters of `queue` home, oldest first: no longer dead attributes, no deliveries, no time to live, same id. Answers how many.
+    /// Sends up to `max` dead letters of `queue` home, oldest first: no longer dead attributes, no deliveries, no time to live, same id. Those that
+    /// somebody has leased stay. Answers how many.
     async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64>;
 
     /// Looks at up to `max` ready messages in the order in which they would be received, without taking them.

@@ -79,7 +79,17 @@ impl DriverConfig {
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) where a value is of the wrong type or out of range.
     pub fn typed_options<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_value(Value::Object(self.options.clone())).map_err(|e| Error::config(format!("options: {e}")))
+        let read = |options: Map<String, Value>| serde_json::from_value::<T>(Value::Object(options)).map_err(|e| e.to_string());
+        read(self.options.clone()).map_err(|error| {
+            // serde does not say which field: it is the one that fails alike by itself.
+            let fails = |(name, value): &(&String, &Value)| {
+                read(Map::from_iter([((*name).clone(), (*value).clone())])).is_err_and(|alone| alone == error)
+            };
+            match self.options.iter().find(fails) {
+                Some((name, _)) => Error::config(format!("option `{name}`: {error}")),
+                None => Error::config(format!("options: {error}")),
+            }
+        })
     }
 }
 
@@ -162,5 +172,21 @@ mod tests {
         assert_eq!(DriverConfig::from_url("memory:").address(), Some(""));
         assert_eq!(url_scheme("memory:"), Some("memory"));
         assert_eq!(url_scheme("./a:b"), None);
+    }
+
+    #[test]
+    fn a_bad_option_is_named() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Options {
+            #[serde(default)]
+            _size: u8,
+            #[serde(default)]
+            _fsync: bool,
+        }
+        let read = |url: &str| DriverConfig::from_url(url).typed_options::<Options>();
+        assert!(read("x:?_size=5&_fsync=false").is_ok());
+        assert!(read("x:?_fsync=true&_size=500").unwrap_err().message().starts_with("option `_size`: "));
+        assert!(read("x:?_fsync=maybe&_size=5").unwrap_err().message().starts_with("option `_fsync`: "));
     }
 }

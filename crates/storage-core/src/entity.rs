@@ -97,7 +97,12 @@ column_values! {
     Real: f32, f64;
     Boolean: bool;
     Timestamp: DateTime<Utc>;
-    Json: Value;
+}
+
+impl ColumnValue for Value {
+    const KIND: ColumnType = ColumnType::Json;
+    // It may be null, and null is the same as missing.
+    const REQUIRED: bool = false;
 }
 
 impl<T: ColumnValue> ColumnValue for Option<T> {

@@ -27,6 +27,8 @@ mod driver;
 pub mod entity;
 mod error;
 mod filter;
+#[cfg(feature = "filter-text")]
+mod filter_text;
 mod key;
 pub mod message;
 mod name;

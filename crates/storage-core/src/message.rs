@@ -89,7 +89,8 @@ pub struct NewMessage {
     pub content_type: Option<String>,
     /// How long it stays out of sight first.
     pub delay: Duration,
-    /// How long it is good for, counted from the sending. Then it is a dead letter (`expired`).
+    /// How long it is good for, counted from the sending. Then it is a dead letter (`expired`); one that a consumer has at that time stays the consumer's
+    /// until its lease ends.
     pub ttl: Option<Duration>,
     /// 0 to [`MAX_PRIORITY`]; higher ones are received first.
     pub priority: u8,

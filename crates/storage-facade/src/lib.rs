@@ -19,6 +19,7 @@ pub mod blocking;
 pub mod config;
 mod registry;
 mod storage;
+mod tasks;
 
 pub use config::{BackendConfig, Component, Config, ConfigFile, EnvLayer, PlatformLayout, Versioning};
 pub use registry::Registry;

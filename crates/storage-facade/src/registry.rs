@@ -31,6 +31,10 @@ impl Default for Registry {
     /// The drivers compiled in.
     fn default() -> Self {
         let mut registry = Self::empty();
+        #[cfg(feature = "sqlite")]
+        registry.register(Arc::new(storage_sqlite::SqliteDriver));
+        #[cfg(feature = "fs")]
+        registry.register(Arc::new(storage_fs::FsDriver));
         #[cfg(feature = "memory")]
         registry.register(Arc::new(storage_memory::MemoryDriver));
         registry
@@ -74,7 +78,7 @@ impl Registry {
     /// what is needed; an unknown option.
     pub fn resolve(&self, config: &BackendConfig, component: &str, needs: Surfaces) -> Result<Arc<dyn Driver>> {
         let driver = self.named(config, component)?;
-        check_serves(&**driver, needs, &format!("{}: `{component}`", config.source))?;
+        self.check_serves(&**driver, needs, &format!("{}: `{component}`", config.source))?;
         driver
             .check_options(&config.driver_config())
             .map_err(|e| Error::config(format!("{}: `{component}`: {}", config.source, e.message())))?;
@@ -96,7 +100,7 @@ impl Registry {
         };
         match (by_type, by_url) {
             (Some(by_type), Some(by_url)) if by_type.name() != by_url.name() => Err(Error::config(format!(
-                "{}: `{component}`: the type is `{}`, but the URL is one of `{}`",
+                "{}: `{component}`: the type is `{}`, but the URL is one of `{}`: leave out the one that is not meant",
                 config.source,
                 by_type.name(),
                 by_url.name()
@@ -112,6 +116,25 @@ impl Registry {
                 self.drivers.iter().filter_map(|d| d.schemes().first().map(|s| format!("{s}:"))).collect::<Vec<_>>().join(", ")
             ))),
         }
+    }
+
+    fn check_serves(&self, driver: &dyn Driver, needs: Surfaces, what: &str) -> Result<()> {
+        let has = driver.surfaces();
+        if serves(has, needs) {
+            return Ok(());
+        }
+        let kinds = |s: Surfaces| {
+            let kinds = [(s.records, "records"), (s.queue, "queues"), (s.blobs, "blobs")];
+            kinds.into_iter().filter(|(on, _)| *on).map(|(_, kind)| kind).collect::<Vec<_>>().join(" and ")
+        };
+        let others = self.drivers.iter().filter(|d| serves(d.surfaces(), needs)).map(|d| d.name());
+        let name = driver.name();
+        Err(Error::config(format!(
+            "{what} needs {}, but `{name}` serves {} alone: use one of {}",
+            kinds(needs),
+            kinds(has),
+            list(others)
+        )))
     }
 
     fn unknown<'a>(key: &str, what: &str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
@@ -135,18 +158,6 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 /// True where a driver that serves `has` can serve `needs`.
 pub(crate) fn serves(has: Surfaces, needs: Surfaces) -> bool {
     (has.records || !needs.records) && (has.queue || !needs.queue) && (has.blobs || !needs.blobs)
-}
-
-fn check_serves(driver: &dyn Driver, needs: Surfaces, what: &str) -> Result<()> {
-    let has = driver.surfaces();
-    if serves(has, needs) {
-        return Ok(());
-    }
-    let kinds = |s: Surfaces| {
-        let kinds = [(s.records, "records"), (s.queue, "queues"), (s.blobs, "blobs")];
-        kinds.into_iter().filter(|(on, _)| *on).map(|(_, kind)| kind).collect::<Vec<_>>().join(" and ")
-    };
-    Err(Error::config(format!("{what} needs {}, but `{}` serves {} alone", kinds(needs), driver.name(), kinds(has))))
 }
 
 impl fmt::Debug for Registry {

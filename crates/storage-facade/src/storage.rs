@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::config::{BackendConfig, Component, Config, ConfigFile, EnvLayer, Layers, PlatformLayout, read};
 use crate::registry::Registry;
+use crate::tasks::TaskStores;
 
 /// Where records and queues are without any configuration.
 const DEFAULT_URL: &str = "sqlite:///storage.db";
@@ -32,6 +33,7 @@ struct Inner {
     config: Config,
     clock: Clock,
     opened: Mutex<Vec<(BackendConfig, Backends)>>,
+    tasks: TaskStores,
 }
 
 /// What a component will use.
@@ -51,6 +53,7 @@ pub struct StorageBuilder {
     providers: Vec<Layered>,
     registry: Registry,
     clock: Clock,
+    code_name: String,
 }
 
 struct Layered(Box<dyn Provider + Send + Sync>);
@@ -71,6 +74,7 @@ impl Default for StorageBuilder {
             providers: Vec::new(),
             registry: Registry::default(),
             clock: Clock::system(),
+            code_name: "the program".into(),
         }
     }
 }
@@ -124,6 +128,13 @@ impl StorageBuilder {
         self
     }
 
+    /// What messages call the settings made with [`url`](Self::url) and [`set`](Self::set), where it is not the program that makes them: `--url`.
+    #[must_use]
+    pub fn called(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.code_name);
+        self
+    }
+
     /// Adds a figment provider (a `Figment`, a file of another layout) over file and environment.
     #[must_use]
     pub fn provider(mut self, provider: impl Provider + Send + Sync + 'static) -> Self {
@@ -172,7 +183,7 @@ impl StorageBuilder {
         }
         for (component, value) in &self.code {
             let layer = figment::providers::Serialized::default(component, value);
-            layers.push(&figment::Figment::from(Named(layer)))?;
+            layers.push(&Named(layer, self.code_name.clone()))?;
         }
         read(&layers.merged())
     }
@@ -182,23 +193,33 @@ impl StorageBuilder {
     /// # Errors
     /// See [`config`](Self::config), and those of the backends.
     pub async fn open(self) -> Result<Storage> {
-        let config = self.config()?;
-        let plan = plan(&config, &self.registry)?;
-        let configured: Vec<_> = config.components.keys().copied().collect();
-        let storage = Storage { inner: Arc::new(Inner { plan, config, clock: self.clock, opened: Mutex::default() }) };
-        for component in configured {
-            storage.backends(component).await?;
+        let storage = self.plan()?;
+        for component in storage.inner.config.components.keys() {
+            storage.backends(*component).await?;
         }
         Ok(storage)
+    }
+
+    /// Reads and checks the configuration; each component is opened when it is first asked for, so that one that can't be reached does not keep
+    /// the others from working.
+    ///
+    /// # Errors
+    /// See [`config`](Self::config).
+    pub fn plan(self) -> Result<Storage> {
+        let config = self.config()?;
+        let plan = plan(&config, &self.registry)?;
+        Ok(Storage {
+            inner: Arc::new(Inner { plan, config, clock: self.clock, opened: Mutex::default(), tasks: TaskStores::default() }),
+        })
     }
 }
 
 /// A layer set by code, named so.
-struct Named<P>(P);
+struct Named<P>(P, String);
 
 impl<P: Provider> Provider for Named<P> {
     fn metadata(&self) -> figment::Metadata {
-        figment::Metadata::named("the program")
+        figment::Metadata::named(self.1.clone())
     }
 
     fn data(&self) -> figment::Result<figment::value::Map<figment::Profile, figment::value::Dict>> {
@@ -278,6 +299,10 @@ impl Storage {
         &self.inner.clock
     }
 
+    pub(crate) fn task_stores(&self) -> &TaskStores {
+        &self.inner.tasks
+    }
+
     pub(crate) fn planned(&self, component: Component) -> Result<&Planned> {
         self.inner.plan.get(&component).ok_or_else(|| {
             Error::config(format!("`{component}` is not configured, and no other component's backend can serve it: set `{component}` (or STORAGE_{}_URL)", component.key().to_uppercase()))
@@ -285,7 +310,7 @@ impl Storage {
     }
 
     /// Opens what a component uses, or takes what is open with the same address.
-    async fn backends(&self, component: Component) -> Result<Backends> {
+    pub(crate) async fn backends(&self, component: Component) -> Result<Backends> {
         let planned = self.planned(component)?;
         let mut opened = self.inner.opened.lock().await;
         let address = |c: &BackendConfig| (c.url.clone(), c.driver.clone());

@@ -67,8 +67,18 @@ impl Base {
     }
 
     /// A small file that is in memory already, without ever waiting for the disk.
-    pub(crate) fn read_cached(&self, relative: &str) -> cached::Found {
+    pub(crate) fn read_cached(&self, relative: &str) -> cached::Found<Vec<u8>> {
         cached::read(&self.folder, relative, self.in_memory)
+    }
+
+    /// Opens a file whose place is in memory already, without ever waiting for the disk.
+    pub(crate) fn open_cached(&self, relative: &str) -> cached::Found<File> {
+        cached::open(&self.folder, relative)
+    }
+
+    /// Some bytes of an open file, where they are in memory already.
+    pub(crate) fn read_cached_at(&self, file: &File, offset: u64, len: usize) -> Option<Vec<u8>> {
+        cached::read_at(file, offset, len, self.in_memory)
     }
 
     /// Makes everything that is in the journal survive a power cut where it belongs.

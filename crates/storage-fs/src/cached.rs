@@ -1,7 +1,7 @@
 //! Reading small files without ever blocking.
 //!
-//! A hop to a thread that may block costs more than reading a small file from the page cache. Linux can be asked to read only what needs
-//! no disk; where it answers that it does, or on another system, the caller takes the hop.
+//! A hop to a thread that may block costs more than reading a small file from the page cache. Linux can be asked to open and read only what
+//! needs no disk; where it answers that it does, or on another system, the caller takes the hop.
 
 use std::fs::File;
 
@@ -9,40 +9,39 @@ use std::fs::File;
 pub(crate) const MAX: usize = 32 << 10;
 
 #[derive(Debug)]
-pub(crate) enum Found {
-    Bytes(Vec<u8>),
+pub(crate) enum Found<T> {
+    There(T),
     Missing,
-    /// Only a read that may block can tell.
+    /// Only a look that may block can tell.
     Unknown,
 }
 
+/// Opens a file below `folder`, no link followed.
 #[cfg(target_os = "linux")]
-pub(crate) fn read(folder: &File, relative: &str, in_memory: bool) -> Found {
-    use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat2};
-    use rustix::io::{Errno, ReadWriteFlags, preadv2};
-    use std::io::IoSliceMut;
+pub(crate) fn open(folder: &File, relative: &str) -> Found<File> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+    use rustix::io::Errno;
 
-    use crate::file::read_at;
-
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = match openat2(folder, relative, flags, Mode::empty(), ResolveFlags::CACHED | ResolveFlags::BENEATH) {
-        Ok(file) => file,
-        Err(Errno::NOENT) => return Found::Missing,
-        Err(_) => return Found::Unknown,
-    };
-    let size = fstat(&file).ok().and_then(|stat| usize::try_from(stat.st_size).ok());
-    let Some(size) = size.filter(|size| *size <= MAX) else { return Found::Unknown };
-    let mut bytes = vec![0; size];
-    let read = preadv2(&file, &mut [IoSliceMut::new(&mut bytes)], 0, ReadWriteFlags::NOWAIT);
-    match read {
-        Ok(read) if read == size => Found::Bytes(bytes),
-        Err(Errno::OPNOTSUPP) if in_memory => match read_at(&File::from(file), &mut bytes, 0) {
-            Ok(read) if read == size => Found::Bytes(bytes),
-            _ => Found::Unknown,
-        },
-        // Less than all of it: the rest is on the disk.
-        _ => Found::Unknown,
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::CACHED | ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match openat2(folder, relative, flags, Mode::empty(), resolve) {
+        Ok(file) => Found::There(file.into()),
+        Err(Errno::NOENT) => Found::Missing,
+        Err(_) => Found::Unknown,
     }
+}
+
+/// So many bytes from `offset` on. `None`: they are not all in memory. `in_memory`: see [`is_in_memory`].
+#[cfg(target_os = "linux")]
+pub(crate) fn read_at(file: &File, offset: u64, len: usize, in_memory: bool) -> Option<Vec<u8>> {
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+    let mut bytes = vec![0; len];
+    let read = match preadv2(file, &mut [std::io::IoSliceMut::new(&mut bytes)], offset, ReadWriteFlags::NOWAIT) {
+        Err(Errno::OPNOTSUPP) if in_memory => crate::file::read_at(file, &mut bytes, offset).ok(),
+        read => read.ok(),
+    };
+    (read == Some(len)).then_some(bytes)
 }
 
 /// True where files are in memory, or on layers of local disks, so that one whose name is at hand is hardly ever waited for. These file
@@ -62,6 +61,22 @@ pub(crate) fn is_in_memory(_: &File) -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn read(_: &File, _: &str, _: bool) -> Found {
+pub(crate) fn open(_: &File, _: &str) -> Found<File> {
     Found::Unknown
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn read_at(_: &File, _: u64, _: usize, _: bool) -> Option<Vec<u8>> {
+    None
+}
+
+/// The whole of a small file below `folder`.
+pub(crate) fn read(folder: &File, relative: &str, in_memory: bool) -> Found<Vec<u8>> {
+    let file = match open(folder, relative) {
+        Found::There(file) => file,
+        Found::Missing => return Found::Missing,
+        Found::Unknown => return Found::Unknown,
+    };
+    let size = file.metadata().ok().and_then(|found| usize::try_from(found.len()).ok()).filter(|size| *size <= MAX);
+    size.and_then(|size| read_at(&file, 0, size, in_memory)).map_or(Found::Unknown, Found::There)
 }

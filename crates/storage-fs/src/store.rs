@@ -83,10 +83,22 @@ impl FsStore {
 pub(crate) struct Core {
     pub(crate) base: Arc<Base>,
     /// Dropped with the last handle, which ends the writer.
-    jobs: Sender<Job>,
+    jobs: Option<Sender<Job>>,
+    writer: Option<std::thread::JoinHandle<()>>,
     places: Arc<Semaphore>,
     /// How long one operation may wait.
     timeout: Option<Duration>,
+}
+
+impl Drop for Core {
+    /// Once the last handle is gone, so are the open files: whoever unmounts or removes the folder next is not in the writer's way.
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take().filter(|writer| writer.thread().id() != std::thread::current().id()) {
+            // A writer that panicked has let go as well.
+            let _ = writer.join();
+        }
+    }
 }
 
 /// Runs what may block on a thread that may.
@@ -101,8 +113,8 @@ fn ended() -> Error {
 impl Core {
     async fn submit(&self, job: impl FnOnce(tokio::sync::OwnedSemaphorePermit) -> Job) -> Result<()> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| ended())?;
-        let sent = self.jobs.send(job(place));
-        sent.map_err(|_| ended())
+        let jobs = self.jobs.as_ref().ok_or_else(ended)?;
+        jobs.send(job(place)).map_err(|_| ended())
     }
 
     /// Has the writer do something in a group. A future that is dropped before its job's turn leaves no trace.
@@ -260,11 +272,17 @@ fn open(root: &Path, options: &FsOptions, clock: Clock) -> Result<FsStore> {
     file::remove_tree(&base.path(TRASH)).unwrap_or_else(|error| tracing::debug!(%error, "the trash was not emptied"));
     backup::clean_up(&base)?;
     let (jobs, queue) = channel();
-    std::thread::Builder::new()
+    let writer = std::thread::Builder::new()
         .name("storage-fs".into())
         .spawn(move || writer.run(&queue))
         .map_err(|e| Error::from(e).with_subject("the writer's thread"))?;
-    let core = Core { base, jobs, places: Arc::new(Semaphore::new(WAITING_JOBS)), timeout: options.timeout };
+    let core = Core {
+        base,
+        jobs: Some(jobs),
+        writer: Some(writer),
+        places: Arc::new(Semaphore::new(WAITING_JOBS)),
+        timeout: options.timeout,
+    };
     Ok(FsStore(Arc::new(core)))
 }
 

@@ -64,3 +64,40 @@ impl Driver for MemoryDriver {
         Ok(self.store(config)?.backends())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use storage_core::{BlobPath, ErrorKind};
+
+    use super::*;
+
+    async fn blobs(url: &str) -> Arc<dyn storage_core::BlobBackend> {
+        MemoryDriver.open(&DriverConfig::from_url(url)).await.unwrap().blobs.unwrap()
+    }
+
+    async fn has(url: &str) -> bool {
+        blobs(url).await.head(&BlobPath::new("a").unwrap()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_name_is_a_store_and_none_is_a_fresh_one() {
+        let named = blobs("memory://tests/one").await;
+        let unnamed = blobs("memory:").await;
+        for store in [&named, &unnamed] {
+            store.put(&BlobPath::new("a").unwrap(), "x".into(), &storage_core::PutOptions::default()).await.unwrap();
+        }
+        assert!(has("memory://tests/one").await);
+        assert!(!has("memory://tests/two").await && !has("memory:").await && !has("memory://").await);
+        assert_ne!(unnamed.info(), blobs("memory:").await.info());
+        drop(named);
+        assert!(!has("memory://tests/one").await, "it ends with the last handle");
+    }
+
+    #[tokio::test]
+    async fn options_and_reserved_names_are_refused() {
+        for url in ["memory:?size=1", "memory://#1"] {
+            let error = MemoryDriver.open(&DriverConfig::from_url(url)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        }
+    }
+}

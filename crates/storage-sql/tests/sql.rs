@@ -1,5 +1,7 @@
 //! The SQL itself, as exact text.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 use chrono::DateTime;
 use serde_json::json;
 use storage_core::{

@@ -47,6 +47,8 @@ fn copy(settings: &Settings, partial: &Path) -> Result<()> {
     }
     // A connection of its own: what it reads is one state of the database, and nobody waits for it.
     let connection = open_reader(settings)?;
+    // To SQLite, writing another file is writing.
+    connection.pragma_update(None, "query_only", false).or_explain()?;
     patient(settings.timeout, || connection.execute("VACUUM INTO ?1", [name])).or_explain()?;
     Ok(())
 }

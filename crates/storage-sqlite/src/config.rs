@@ -112,6 +112,11 @@ impl Settings {
             clock: config.clock.clone(),
         })
     }
+
+    /// True where a commit waits for no disk, so that a small one can be done on the caller's thread.
+    pub(crate) fn writes_here(&self) -> bool {
+        self.synchronous != Synchronous::Full
+    }
 }
 
 /// The path in the address, as SQLAlchemy reads it: three slashes and a relative path, or four and an absolute one.

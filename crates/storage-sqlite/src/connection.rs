@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use storage_core::{Error, Result};
+use storage_core::{Error, ErrorKind, Result};
 
 use crate::config::{Settings, Synchronous};
 use crate::error::{OrExplain, SqlResult};
 
 /// How many prepared statements a connection keeps.
 const STATEMENTS: usize = 256;
-/// How many pages (of 4 KiB) of log are written before they are moved into the database file.
-const CHECKPOINT_PAGES: u32 = 4_000;
+/// How many pages (of 4 KiB) of log are written before they are moved into the database file. Then the log is written from its beginning
+/// again, and a sync of a file that does not grow is much cheaper: the sooner, the better.
+const CHECKPOINT_PAGES: u32 = 1_000;
 /// To what the log file is cut after that.
 const LOG_LIMIT: u32 = 64 << 20;
 
@@ -46,6 +47,16 @@ fn wait_for_lock(count: i32) -> bool {
 
 /// Opens the connection that writes. `create`: makes the file where there is none.
 pub(crate) fn open_writer(settings: &Settings, create: bool) -> Result<Connection> {
+    try_open_writer(settings, create).map_err(|error| match std::fs::File::options().append(true).open(&settings.path) {
+        // SQLite only says that it can't open the file; the system says why.
+        Err(why) if error.kind() == ErrorKind::Unauthorized && why.kind() != std::io::ErrorKind::NotFound => {
+            Error::from(why).with_source(error)
+        }
+        _ => error,
+    })
+}
+
+fn try_open_writer(settings: &Settings, create: bool) -> Result<Connection> {
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
     let connection = open(settings, flags)?;
@@ -57,7 +68,8 @@ pub(crate) fn open_writer(settings: &Settings, create: bool) -> Result<Connectio
         .with_retryable(false));
     }
     pragma(&connection, "synchronous", settings.synchronous.pragma()).or_explain()?;
-    pragma(&connection, "wal_autocheckpoint", CHECKPOINT_PAGES).or_explain()?;
+    // Moving the log waits for the disk: where nothing else does, the writing thread sees to it.
+    pragma(&connection, "wal_autocheckpoint", if settings.writes_here() { 0 } else { CHECKPOINT_PAGES }).or_explain()?;
     pragma(&connection, "journal_size_limit", LOG_LIMIT).or_explain()?;
     Ok(connection)
 }
@@ -77,6 +89,8 @@ fn open(settings: &Settings, flags: OpenFlags) -> Result<Connection> {
     // A misspelt column is an error, not a text.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).or_explain()?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false).or_explain()?;
+    // Plans don't depend on bound values. Else every statement with a bound LIMIT would be prepared anew each time a value is bound.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).or_explain()?;
     // What a file brings along (views, triggers) can't call functions with side effects.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).or_explain()?;
     pragma(&connection, "cache_size", -i64::from(settings.cache_mib) * 1024).or_explain()?;

@@ -18,7 +18,7 @@ use crate::layout;
 use crate::news::News;
 use crate::reader::{Pool, Snapshot, snapshot};
 use crate::session::Session;
-use crate::writer::{Job, Task, Writer, is_busy, no_thread};
+use crate::writer::{Job, Size, Task, Writer, is_busy, no_thread, work};
 
 /// How large, in KiB, the writes may be together that wait for the writer. Further ones wait with their callers.
 const ROOM_KIB: u32 = 64 * 1_024;
@@ -31,6 +31,8 @@ type ReadJob = Box<dyn FnOnce(&Shared) + Send>;
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) catalog: SharedCatalog,
+    /// Until the database is closed.
+    writer: Mutex<Option<Writer>>,
     pub(crate) writes: Jobs<Box<dyn Job>>,
     reads: Jobs<ReadJob>,
     pub(crate) pool: Pool,
@@ -136,6 +138,7 @@ impl Database {
         let readers = settings.readers;
         let shared = Arc::new(Shared {
             catalog: SharedCatalog::default(),
+            writer: Mutex::new(Some(Writer::new(connection))),
             writes: Jobs::new(),
             reads: Jobs::new(),
             pool: Pool::new(readers as usize),
@@ -143,8 +146,8 @@ impl Database {
             commits: AtomicU64::new(0),
             settings,
         });
-        let writer = Writer::new(Arc::clone(&shared), connection);
-        let mut threads = vec![spawn("sqlite-write", move || writer.work())?];
+        let shared_by_writer = Arc::clone(&shared);
+        let mut threads = vec![spawn("sqlite-write", move || work(&shared_by_writer))?];
         for _ in 0..readers {
             let shared_by_thread = Arc::clone(&shared);
             match spawn("sqlite-read", move || read_all(&shared_by_thread)) {
@@ -166,20 +169,39 @@ impl Database {
         }))
     }
 
-    /// Does `work` in a write transaction that may be shared with others. `kib`: how large it is. `atomic`: if it fails it has changed nothing.
+    /// Does `work` in a write transaction that may be shared with others.
     ///
     /// A caller that goes away before it was begun takes it back; once begun it is finished.
-    pub(crate) async fn write<T, F>(&self, kib: u32, atomic: bool, work: F) -> Result<T>
+    pub(crate) async fn write<T, F>(&self, size: Size, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut Session<'_>) -> Result<T> + Send + 'static,
     {
-        let share = (kib + 1).min(ROOM_KIB);
+        let work = match self.write_here(size, work) {
+            Ok(result) => return result,
+            Err(work) => work,
+        };
+        let share = (size.kib + 1).min(ROOM_KIB);
         let room = Arc::clone(&self.write_room).acquire_many_owned(share).await.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
-        let task = Task { work: Some(work), result: None, reply, kib, atomic, _room: room };
+        let task = Task { work: Some(work), result: None, reply, size, _room: room };
         self.shared.writes.push(Box::new(task))?;
         answer.await.map_err(|_| closed())?
+    }
+
+    /// Does it at once on the caller's thread, if it is brief, nobody else writes and no disk is waited for; else it comes back.
+    fn write_here<T, F>(&self, size: Size, work: F) -> std::result::Result<Result<T>, F>
+    where
+        F: FnOnce(&mut Session<'_>) -> Result<T>,
+    {
+        let shared = &*self.shared;
+        if !size.is_brief() || !shared.settings.writes_here() || !shared.writes.is_free() {
+            return Err(work);
+        }
+        match shared.writer.try_lock().as_deref_mut() {
+            Ok(Some(writer)) => writer.alone(shared, work),
+            _ => Err(work),
+        }
     }
 
     /// Reads one state of the database, on a thread for reading.
@@ -265,6 +287,11 @@ impl Database {
 }
 
 impl Shared {
+    /// The connection that writes, once nobody else uses it.
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Option<Writer>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read<T>(&self, read: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
         patient(self.settings.timeout, || {
             let connection = self.pool.take(&self.settings)?;

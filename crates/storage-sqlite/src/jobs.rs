@@ -17,6 +17,8 @@ pub(crate) struct Jobs<J> {
 struct State<J> {
     jobs: VecDeque<J>,
     closed: bool,
+    /// A thread is to look after other things once there are no jobs.
+    nudged: bool,
     /// How many threads sleep: nobody is woken needlessly, which costs a system call.
     sleeping: usize,
 }
@@ -33,7 +35,10 @@ pub(crate) enum Taken<J> {
 
 impl<J> Jobs<J> {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::new(State { jobs: VecDeque::new(), closed: false, sleeping: 0 }), news: Condvar::new() }
+        Self {
+            state: Mutex::new(State { jobs: VecDeque::new(), closed: false, nudged: false, sleeping: 0 }),
+            news: Condvar::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State<J>> {
@@ -58,13 +63,14 @@ impl<J> Jobs<J> {
     /// Takes the jobs that wait, as many as `fits` lets through but at least one, or waits for one.
     pub(crate) fn take(&self, patience: Duration, mut fits: impl FnMut(&J) -> bool) -> Taken<J> {
         let mut state = self.state();
-        if state.jobs.is_empty() && !state.closed {
+        if state.is_idle() {
             state.sleeping += 1;
-            let idle = |state: &mut State<J>| state.jobs.is_empty() && !state.closed;
+            let idle = |state: &mut State<J>| state.is_idle();
             state = self.news.wait_timeout_while(state, patience, idle).unwrap_or_else(PoisonError::into_inner).0;
             state.sleeping -= 1;
         }
         let Some(first) = state.jobs.pop_front() else {
+            state.nudged = false;
             return if state.closed { Taken::Closed } else { Taken::Nothing };
         };
         fits(&first);
@@ -83,6 +89,24 @@ impl<J> Jobs<J> {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.state().closed
+    }
+
+    /// True where nobody waits and jobs are let in.
+    pub(crate) fn is_free(&self) -> bool {
+        let state = self.state();
+        state.jobs.is_empty() && !state.closed
+    }
+
+    /// Makes a thread that sleeps look up, though there is no job.
+    pub(crate) fn nudge(&self) {
+        self.state().nudged = true;
+        self.news.notify_one();
+    }
+}
+
+impl<J> State<J> {
+    fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && !self.closed && !self.nudged
     }
 }
 

@@ -17,22 +17,42 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long maintenance waits for other processes: it can be done another time.
 const PATIENCE: Duration = Duration::from_millis(5);
 
+/// How much log, in KiB, is written before it is moved into the database file.
+const LOG_KIB: u32 = 16 * 1_024;
+/// About how much log a commit takes besides what is written: some pages of 4 KiB.
+const COMMIT_KIB: u32 = 16;
+
 /// When what was done last.
 #[derive(Debug, Default)]
 pub(crate) struct Maintenance {
     swept: Option<Instant>,
-    /// Commits since the log was last moved into the file.
-    dirty: bool,
+    /// About how much log there is that was not yet moved into the file.
+    log_kib: u32,
 }
 
 impl Maintenance {
     /// Behind a group of jobs: one step now and then, so that a busy writer sweeps too.
-    pub(crate) fn after_commit(&mut self, connection: &Connection, shared: &Shared) {
-        self.dirty = true;
+    pub(crate) fn after_commit(&mut self, connection: &Connection, shared: &Shared, kib: u32) {
+        self.log_kib = self.log_kib.saturating_add(2 * kib + COMMIT_KIB);
+        if self.log_kib > LOG_KIB && shared.settings.writes_here() {
+            self.shorten_log(connection);
+        }
         if self.swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
             self.swept = Some(Instant::now());
             note(step(connection, shared).map(drop));
         }
+    }
+
+    /// Behind a job on a caller's thread, where there is time for nothing else: true where the writing thread should do something.
+    pub(crate) fn is_due_after_commit(&mut self) -> bool {
+        let before = self.log_kib;
+        self.log_kib = self.log_kib.saturating_add(COMMIT_KIB);
+        before <= LOG_KIB && self.log_kib > LOG_KIB
+    }
+
+    fn shorten_log(&mut self, connection: &Connection) {
+        self.log_kib = 0;
+        note(patient(PATIENCE, || checkpoint(connection, "PASSIVE")).or_explain());
     }
 
     /// With nothing else to do.
@@ -45,8 +65,8 @@ impl Maintenance {
             }
             self.swept = Some(Instant::now());
         }
-        if std::mem::take(&mut self.dirty) {
-            note(patient(PATIENCE, || checkpoint(connection, "PASSIVE")).or_explain());
+        if self.log_kib > 0 {
+            self.shorten_log(connection);
         }
     }
 

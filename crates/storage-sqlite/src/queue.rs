@@ -15,6 +15,7 @@ use crate::config::Synchronous;
 use crate::database::Database;
 use crate::handle::Handle;
 use crate::session::Session;
+use crate::writer::Size;
 use crate::{messages, queues, receipts};
 
 /// How often a waiting receiver looks whether another process has sent something.
@@ -55,20 +56,21 @@ impl SqliteQueue {
         }
     }
 
-    async fn write<T, F>(&self, operation: &'static str, queue: &QueueName, kib: u32, work: F) -> Result<T>
+    async fn write<T, F>(&self, operation: &'static str, queue: &QueueName, size: Size, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut Session<'_>, &QueueName) -> Result<T> + Send + 'static,
     {
         let name = queue.clone();
-        let answer = async { self.handle.open()?.write(kib, false, move |session| work(session, &name)).await };
+        let answer = async { self.handle.open()?.write(size, move |session| work(session, &name)).await };
         answer.await.map_err(|e| self.explain(e, operation, Some(queue)))
     }
 
     /// Takes what there is, without waiting.
     async fn take(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
         let request = *request;
-        self.write("queue.receive", queue, 1, move |session, queue| claim(session, queue, &request)).await
+        let size = Size::items(request.max as usize);
+        self.write("queues.receive", queue, size, move |session, queue| claim(session, queue, &request)).await
     }
 
     /// What there is and what is to come.
@@ -133,16 +135,16 @@ impl QueueBackend for SqliteQueue {
 
     async fn create_queue(&self, queue: &QueueName, spec: &QueueSpec) -> Result<bool> {
         let spec = *spec;
-        self.write("queue.create_queue", queue, 1, move |session, queue| queues::create(session, queue, &spec)).await
+        self.write("queues.create", queue, Size::LARGE, move |session, queue| queues::create(session, queue, &spec)).await
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<bool> {
-        self.write("queue.delete_queue", queue, 1, queues::remove).await
+        self.write("queues.delete_queue", queue, Size::LARGE, queues::remove).await
     }
 
     async fn queues(&self) -> Result<Vec<QueueName>> {
         let answer = async { self.handle.open()?.read(|snapshot| queues::names(snapshot.connection)).await };
-        answer.await.map_err(|e| self.explain(e, "queue.queues", None))
+        answer.await.map_err(|e| self.explain(e, "queues.list", None))
     }
 
     async fn queue_spec(&self, queue: &QueueName) -> Result<QueueSpec> {
@@ -151,12 +153,12 @@ impl QueueBackend for SqliteQueue {
             let found = self.handle.open()?.read(move |snapshot| queues::find(snapshot.connection, &name)).await?;
             Ok(if found.dead { found.spec.max_deliveries(None) } else { found.spec })
         };
-        answer.await.map_err(|e| self.explain(e, "queue.queue_spec", Some(queue)))
+        answer.await.map_err(|e| self.explain(e, "queues.spec", Some(queue)))
     }
 
     async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>> {
-        let kib = kib(&messages);
-        self.write("queue.send", queue, kib, move |session, queue| messages::send(session, queue, &messages)).await
+        let size = Size { kib: kib(&messages), items: messages.len(), atomic: false };
+        self.write("queues.send", queue, size, move |session, queue| messages::send(session, queue, &messages)).await
     }
 
     async fn receive(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
@@ -166,7 +168,7 @@ impl QueueBackend for SqliteQueue {
             if !taken.is_empty() || request.wait.is_zero() {
                 return Ok(taken);
             }
-            let hopeful = self.wait(queue, deadline).await.map_err(|e| self.explain(e, "queue.receive", Some(queue)))?;
+            let hopeful = self.wait(queue, deadline).await.map_err(|e| self.explain(e, "queues.receive", Some(queue)))?;
             if !hopeful {
                 return Ok(taken);
             }
@@ -175,33 +177,35 @@ impl QueueBackend for SqliteQueue {
 
     async fn delete(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
         let receipts = receipts.to_vec();
+        let size = Size::items(receipts.len());
         let delete = move |session: &mut Session<'_>, queue: &QueueName| receipts::delete(session, queue, &receipts);
-        let results = self.write("queue.delete", queue, 1, delete).await?;
-        Ok(results.into_iter().map(|r| r.map_err(|e| self.explain(e, "queue.delete", Some(queue)))).collect())
+        let results = self.write("queues.delete", queue, size, delete).await?;
+        Ok(results.into_iter().map(|r| r.map_err(|e| self.explain(e, "queues.delete", Some(queue)))).collect())
     }
 
     async fn update(&self, queue: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt> {
         let kib = u32::try_from(change.body.as_ref().map_or(0, |b| b.len() / 1_024)).unwrap_or(u32::MAX);
         let (receipt, change) = (receipt.clone(), change.clone());
-        self.write("queue.update", queue, kib, move |session, queue| receipts::update(session, queue, &receipt, &change)).await
+        let size = Size { kib, items: 1, atomic: false };
+        self.write("queues.update", queue, size, move |session, queue| receipts::update(session, queue, &receipt, &change)).await
     }
 
     async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()> {
         let (receipt, reason) = (receipt.clone(), reason.to_owned());
         let bury = move |session: &mut Session<'_>, queue: &QueueName| receipts::dead_letter(session, queue, &receipt, &reason);
-        self.write("queue.dead_letter", queue, 1, bury).await
+        self.write("queues.dead_letter", queue, Size::items(1), bury).await
     }
 
     async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64> {
-        self.write("queue.redrive", queue, 1, move |session, queue| queues::redrive(session, queue, max)).await
+        self.write("queues.redrive", queue, Size::LARGE, move |session, queue| queues::redrive(session, queue, max)).await
     }
 
     async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
-        self.look("queue.peek", queue, move |connection, found| messages::peek(connection, found.lane(), max)).await
+        self.look("queues.peek", queue, move |connection, found| messages::peek(connection, found.lane(), max)).await
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        self.look("queue.stats", queue, messages::stats).await
+        self.look("queues.stats", queue, messages::stats).await
     }
 
     async fn purge(&self, queue: &QueueName) -> Result<u64> {
@@ -210,12 +214,12 @@ impl QueueBackend for SqliteQueue {
             queues::settle(session, &found, name)?;
             queues::clear(session, found.lane())
         };
-        self.write("queue.purge", queue, 1, purge).await
+        self.write("queues.purge", queue, Size::LARGE, purge).await
     }
 
     async fn ping(&self) -> Result<()> {
         let answer = async { self.handle.open()?.read(|_| Ok(())).await };
-        answer.await.map_err(|e| self.explain(e, "queue.ping", None))
+        answer.await.map_err(|e| self.explain(e, "queues.ping", None))
     }
 
     async fn close(&self) -> Result<()> {
@@ -252,6 +256,6 @@ impl SqliteQueue {
             queues::settle(session, &found, name)?;
             look(session.connection, &found)
         };
-        self.write(operation, queue, 1, settle).await
+        self.write(operation, queue, Size::LARGE, settle).await
     }
 }

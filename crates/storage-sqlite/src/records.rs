@@ -15,6 +15,7 @@ use crate::database::Database;
 use crate::handle::Handle;
 use crate::reader::Snapshot;
 use crate::session::Session;
+use crate::writer::Size;
 use crate::{read, tables, write};
 
 /// How many records are read on the caller's own thread.
@@ -70,7 +71,7 @@ impl SqliteRecords {
         T: Send + 'static,
         F: FnOnce(&mut Session<'_>) -> Result<T> + Send + 'static,
     {
-        let answer = async { self.handle.open()?.write(1, false, work).await };
+        let answer = async { self.handle.open()?.write(Size::LARGE, work).await };
         answer.await.map_err(|e| self.explain(e, operation, Some(table)))
     }
 
@@ -160,10 +161,10 @@ impl RecordBackend for SqliteRecords {
 
     async fn commit(&self, batch: Batch) -> Result<Vec<Version>> {
         // A single write is a single statement, but for a message and for history, which come behind it.
-        let atomic = batch.len() == 1;
+        let size = Size { kib: kib(&batch), items: batch.len(), atomic: batch.len() == 1 };
         let answer = async {
             let database = self.handle.open()?;
-            database.write(kib(&batch), atomic, move |session| write::commit(session, &batch.writes)).await
+            database.write(size, move |session| write::commit(session, &batch.writes)).await
         };
         answer.await.map_err(|e| self.explain(e, "records.commit", None))
     }

@@ -10,6 +10,19 @@ use crate::catalog::Catalog;
 use crate::connection::run;
 use crate::error::OrExplain;
 
+/// How many ids of messages are reserved at a time, so that not every commit has to write down the next.
+const RESERVE: i64 = 1_000;
+
+/// Ids for messages that are reserved for this connection.
+///
+/// They are good as long as no other connection commits: its messages have later ids, and what is sent after them must too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ids {
+    next: i64,
+    /// The first that is not reserved.
+    reserved: i64,
+}
+
 /// A write transaction that several jobs share.
 pub(crate) struct Session<'c> {
     pub(crate) connection: &'c Connection,
@@ -18,8 +31,8 @@ pub(crate) struct Session<'c> {
     /// The same in the canonical form.
     pub(crate) now_text: String,
     pub(crate) catalog: Arc<Catalog>,
-    /// The id of the next message, once one was sent.
-    next_message: Option<i64>,
+    /// The ids of the next messages, where known.
+    pub(crate) ids: Option<Ids>,
     /// Lanes with news, and how many messages.
     pub(crate) news: Vec<(i64, usize)>,
     /// Changes that may stay although their job failed: expired records that were in the way.
@@ -35,18 +48,10 @@ pub(crate) struct Mark {
 }
 
 impl<'c> Session<'c> {
-    pub(crate) fn new(connection: &'c Connection, catalog: Arc<Catalog>, clock: &Clock) -> Self {
+    pub(crate) fn new(connection: &'c Connection, catalog: Arc<Catalog>, clock: &Clock, ids: Option<Ids>) -> Self {
         // Read within the transaction: later commits have later times.
         let now = clock.now();
-        Self {
-            connection,
-            now,
-            now_text: storage_sql::timestamp(now),
-            catalog,
-            next_message: None,
-            news: Vec::new(),
-            harmless: 0,
-        }
+        Self { connection, now, now_text: storage_sql::timestamp(now), catalog, ids, news: Vec::new(), harmless: 0 }
     }
 
     /// The present time in microseconds.
@@ -82,24 +87,30 @@ impl<'c> Session<'c> {
 
     /// The id of a new message. Ids grow and are never used again.
     pub(crate) fn new_message_id(&mut self) -> Result<i64> {
-        let id = match self.next_message {
-            Some(id) => id,
-            None => self
-                .connection
-                .prepare_cached("SELECT value FROM _storage_meta WHERE name = 'next_message'")
-                .and_then(|mut select| select.query_row([], |row| row.get(0)))
-                .or_explain()?,
+        let ids = match &mut self.ids {
+            Some(ids) => ids,
+            none => {
+                let select = "SELECT value FROM _storage_meta WHERE name = 'next_message'";
+                let next = self
+                    .connection
+                    .prepare_cached(select)
+                    .and_then(|mut select| select.query_row([], |row| row.get(0)))
+                    .or_explain()?;
+                none.insert(Ids { next, reserved: next })
+            }
         };
-        self.next_message = Some(id + 1);
-        Ok(id)
+        ids.next += 1;
+        Ok(ids.next - 1)
     }
 
     /// Writes down, once for all jobs, what is left to write.
-    pub(crate) fn finish(&self) -> Result<()> {
-        if let Some(next) = self.next_message {
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        let Some(ids) = &mut self.ids else { return Ok(()) };
+        if ids.next > ids.reserved {
+            ids.reserved = ids.next + RESERVE;
             self.connection
                 .prepare_cached("UPDATE _storage_meta SET value = ?1 WHERE name = 'next_message'")
-                .and_then(|mut update| update.execute([next]))
+                .and_then(|mut update| update.execute([ids.reserved]))
                 .or_explain()?;
         }
         Ok(())

@@ -3,7 +3,6 @@
 //! So many callers share one sync of the disk. A job that fails is undone by itself; if the commit fails, so have they all.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use crate::database::Shared;
 use crate::error::{OrExplain, busy};
 use crate::jobs::Taken;
 use crate::maintenance::Maintenance;
-use crate::session::Session;
+use crate::session::{Ids, Session};
 
 /// How many jobs share a commit at most.
 const GROUP_JOBS: usize = 1_024;
@@ -45,20 +44,45 @@ pub(crate) trait Job: Send + fmt::Debug {
     fn answer(self: Box<Self>, failure: Option<&Error>);
 }
 
+/// How much a job is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    /// Its bytes, in KiB.
+    pub(crate) kib: u32,
+    /// How many records or messages it is about.
+    pub(crate) items: usize,
+    /// True where it changes nothing if it fails.
+    pub(crate) atomic: bool,
+}
+
+impl Size {
+    /// Something rare, which may take any time.
+    pub(crate) const LARGE: Self = Self { kib: 1, items: usize::MAX, atomic: false };
+
+    /// About so many records or messages, of a few bytes each.
+    pub(crate) const fn items(items: usize) -> Self {
+        Self { kib: 1, items, atomic: false }
+    }
+
+    /// True where it takes some microseconds and no more.
+    pub(crate) const fn is_brief(self) -> bool {
+        self.items <= 4 && self.kib <= 8
+    }
+}
+
 /// A job made of a closure.
 pub(crate) struct Task<T, F> {
     pub(crate) work: Option<F>,
     pub(crate) result: Option<Result<T>>,
     pub(crate) reply: oneshot::Sender<Result<T>>,
-    pub(crate) kib: u32,
-    pub(crate) atomic: bool,
+    pub(crate) size: Size,
     /// Its share of the room for waiting jobs.
     pub(crate) _room: OwnedSemaphorePermit,
 }
 
 impl<T, F> fmt::Debug for Task<T, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task").field("kib", &self.kib).finish_non_exhaustive()
+        f.debug_struct("Task").field("size", &self.size).finish_non_exhaustive()
     }
 }
 
@@ -68,11 +92,11 @@ impl<T: Send, F: FnOnce(&mut Session<'_>) -> Result<T> + Send> Job for Task<T, F
     }
 
     fn kib(&self) -> u32 {
-        self.kib
+        self.size.kib
     }
 
     fn is_atomic(&self) -> bool {
-        self.atomic
+        self.size.atomic
     }
 
     fn run(&mut self, session: &mut Session<'_>) -> bool {
@@ -94,86 +118,146 @@ impl<T: Send, F: FnOnce(&mut Session<'_>) -> Result<T> + Send> Job for Task<T, F
     }
 }
 
-/// The writing thread's state.
+/// The connection that writes, and what is known of others that do.
 pub(crate) struct Writer {
-    shared: Arc<Shared>,
     connection: Connection,
     maintenance: Maintenance,
     /// Changes when another connection commits.
     data_version: i64,
+    ids: Option<Ids>,
     /// When another process was last seen to write.
     company: Option<Instant>,
     /// Since when the lock has been used without a pause.
     stretch: Instant,
 }
 
-impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, connection: Connection) -> Self {
-        Self { shared, connection, maintenance: Maintenance::default(), data_version: 0, company: None, stretch: Instant::now() }
-    }
-
-    /// Works until the queue of jobs is closed and empty.
-    pub(crate) fn work(mut self) {
-        loop {
-            let (mut count, mut kib) = (0, 0);
-            let fits = |job: &Box<dyn Job>| {
-                count += 1;
-                kib += job.kib();
-                count <= GROUP_JOBS && kib <= GROUP_KIB
-            };
-            match self.shared.writes.take(IDLE, fits) {
-                Taken::Jobs(jobs) => {
-                    self.group(jobs);
-                    self.maintenance.after_commit(&self.connection, &self.shared);
-                    self.be_courteous();
-                }
-                Taken::Nothing => {
-                    self.maintenance.idle(&self.connection, &self.shared);
-                    self.stretch = Instant::now();
-                }
-                Taken::Closed => break,
+/// Works until the queue of jobs is closed and empty: what the writing thread does.
+pub(crate) fn work(shared: &Shared) {
+    loop {
+        let (mut count, mut kib) = (0, 0);
+        #[expect(clippy::borrowed_box, reason = "it is what the queue holds")]
+        let fits = |job: &Box<dyn Job>| {
+            count += 1;
+            kib += job.kib();
+            count <= GROUP_JOBS && kib <= GROUP_KIB
+        };
+        let taken = shared.writes.take(IDLE, fits);
+        let mut place = shared.writer();
+        let Some(writer) = place.as_mut() else { return };
+        match taken {
+            Taken::Jobs(jobs) => {
+                writer.group(shared, jobs);
+                writer.maintenance.after_commit(&writer.connection, shared, kib);
+                // The lock on the file is given up by now; this one is not to be held meanwhile.
+                let pause = writer.courtesy();
+                drop(place);
+                std::thread::sleep(pause);
+            }
+            Taken::Nothing => {
+                writer.maintenance.idle(&writer.connection, shared);
+                writer.stretch = Instant::now();
+            }
+            Taken::Closed => {
+                writer.maintenance.finish(&writer.connection, shared);
+                // Closes the connection.
+                *place = None;
+                return;
             }
         }
-        self.maintenance.finish(&self.connection, &self.shared);
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            maintenance: Maintenance::default(),
+            data_version: 0,
+            ids: None,
+            company: None,
+            stretch: Instant::now(),
+        }
     }
 
     /// Does a group of jobs in one transaction and answers them.
-    fn group(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+    fn group(&mut self, shared: &Shared, mut jobs: Vec<Box<dyn Job>>) {
         jobs.retain(|job| job.is_wanted());
         if jobs.is_empty() {
             return;
         }
-        let done = patient(self.shared.settings.timeout, || self.transaction(&mut jobs));
-        if !self.connection.is_autocommit() {
-            // Whatever happened, no transaction is left open.
-            let _ = run(&self.connection, "ROLLBACK");
-        }
+        let begun = patient(shared.settings.timeout, || self.begin());
+        let done = begun.and_then(|()| {
+            let alone = jobs.len() == 1;
+            self.transaction(shared, |session| {
+                let mut succeeded = 0;
+                for job in jobs.iter_mut().filter(|job| job.is_wanted()) {
+                    succeeded += usize::from(run_one(session, job.as_mut(), alone)?);
+                }
+                Ok(((), succeeded > 0))
+            })
+        });
         let failure = done.err();
         for job in jobs {
             job.answer(failure.as_ref());
         }
     }
 
-    fn transaction(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<()> {
-        run(&self.connection, "BEGIN IMMEDIATE").or_explain()?;
-        self.look_for_company()?;
-        let catalog = self.shared.catalog.of(&self.connection)?;
-        let mut session = Session::new(&self.connection, catalog, &self.shared.settings.clock);
-        let alone = jobs.len() == 1;
-        let mut succeeded = 0;
-        for job in jobs.iter_mut().filter(|job| job.is_wanted()) {
-            succeeded += usize::from(run_one(&mut session, job.as_mut(), alone)?);
+    /// Does one job on the caller's thread, if the lock on the file is free; else the job comes back.
+    pub(crate) fn alone<T, F>(&mut self, shared: &Shared, work: F) -> std::result::Result<Result<T>, F>
+    where
+        F: FnOnce(&mut Session<'_>) -> Result<T>,
+    {
+        if self.has_company() {
+            return Err(work);
         }
-        if succeeded == 0 {
-            return run(&self.connection, "ROLLBACK").or_explain();
+        // Without patience: who has to wait does so with the writing thread.
+        match self.begin() {
+            Ok(()) => {}
+            Err(error) if is_busy(&error) => return Err(work),
+            Err(error) => return Ok(Err(error)),
         }
-        session.finish()?;
-        let Session { catalog, news, .. } = session;
-        run(&self.connection, "COMMIT").or_explain()?;
-        self.shared.commits.fetch_add(1, Ordering::Relaxed);
-        self.shared.catalog.publish(&catalog);
-        self.shared.news.announce(&news);
-        Ok(())
+        let done = self.transaction(shared, |session| work(session).map(|value| (value, true)));
+        if self.maintenance.is_due_after_commit() {
+            shared.writes.nudge();
+        }
+        Ok(done)
+    }
+
+    fn begin(&self) -> Result<()> {
+        if !self.connection.is_autocommit() {
+            // Somebody panicked in the middle.
+            run(&self.connection, "ROLLBACK").or_explain()?;
+        }
+        run(&self.connection, "BEGIN IMMEDIATE").or_explain()
+    }
+
+    /// What follows [`begin`](Self::begin), to the end of the transaction, whichever it is. `act` answers with a value, and whether there is anything to keep.
+    fn transaction<T>(&mut self, shared: &Shared, act: impl FnOnce(&mut Session<'_>) -> Result<(T, bool)>) -> Result<T> {
+        let done = self.look_for_company().and_then(|()| {
+            let catalog = shared.catalog.of(&self.connection)?;
+            let mut session = Session::new(&self.connection, catalog, &shared.settings.clock, self.ids.take());
+            let (value, keep) = act(&mut session)?;
+            if !keep {
+                return Ok((value, None));
+            }
+            session.finish()?;
+            let Session { catalog, news, ids, .. } = session;
+            run(&self.connection, "COMMIT").or_explain()?;
+            Ok((value, Some((catalog, news, ids))))
+        });
+        if !self.connection.is_autocommit() {
+            // Whatever happened, no transaction is left open.
+            let _ = run(&self.connection, "ROLLBACK");
+        }
+        let (value, kept) = done?;
+        if let Some((catalog, news, ids)) = kept {
+            // Of a transaction that came to nothing they are forgotten: its reservation did too.
+            self.ids = ids;
+            shared.commits.fetch_add(1, Ordering::Relaxed);
+            shared.catalog.publish(&catalog);
+            shared.news.announce(&news);
+        }
+        Ok(value)
     }
 
     /// Notes whether other processes write too.
@@ -184,17 +268,22 @@ impl Writer {
                 self.company = Some(Instant::now());
             }
             self.data_version = version;
+            self.ids = None;
         }
         Ok(())
     }
 
-    /// Lets other processes have a turn. A file lock knows no queue: who commits without a pause takes every turn.
-    fn be_courteous(&mut self) {
-        let now = Instant::now();
-        if self.company.is_some_and(|seen| now - seen < COMPANY) && now - self.stretch > STRETCH {
-            std::thread::sleep(COURTESY);
-            self.stretch = Instant::now();
+    fn has_company(&self) -> bool {
+        self.company.is_some_and(|seen| seen.elapsed() < COMPANY)
+    }
+
+    /// How long to let other processes have a turn. A file lock knows no queue: who commits without a pause takes every turn.
+    fn courtesy(&mut self) -> Duration {
+        if self.has_company() && self.stretch.elapsed() > STRETCH {
+            self.stretch = Instant::now() + COURTESY;
+            return COURTESY;
         }
+        Duration::ZERO
     }
 }
 

@@ -39,7 +39,13 @@ async fn write(url: &str, start: &str) -> Result<()> {
 async fn work(url: &str, queue: &str) -> Result<()> {
     let stores = open(url).await?;
     let queue = QueueName::new(queue)?;
-    let options = ConsumerOptions { concurrency: 1, prefetch: 20, drain: true, visibility: Duration::from_secs(60), ..ConsumerOptions::default() };
+    let options = ConsumerOptions {
+        concurrency: 1,
+        prefetch: 20,
+        drain: true,
+        visibility: Duration::from_secs(60),
+        ..ConsumerOptions::default()
+    };
     let consumer = Arc::new(Consumer::new(&stores.queues, &queue, options)?);
     let workers = (0..2).map(|_| {
         let consumer = Arc::clone(&consumer);

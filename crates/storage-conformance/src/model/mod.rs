@@ -46,9 +46,7 @@ pub fn compare_with_memory(harness: &dyn Harness, operations: usize, seed: u64) 
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    let outcome = runner.run(&op::sequence(LONGEST), |ops| {
-        runtime.block_on(compare(harness, &ops)).map_err(TestCaseError::fail)
-    });
+    let outcome = runner.run(&op::sequence(LONGEST), |ops| runtime.block_on(compare(harness, &ops)).map_err(TestCaseError::fail));
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(difference, ops)) => {

@@ -86,8 +86,7 @@ impl<'h> Fixture<'h> {
         let mut taken = Vec::new();
         while taken.len() < count {
             let left = u32::try_from(count - taken.len()).expect("a small number");
-            let request = Receive::up_to(left).visibility(visibility).wait(PATIENCE);
-            let deliveries = self.store.receive(queue, &request).await?;
+            let deliveries = patient_receive(&self.store, queue, &Receive::up_to(left).visibility(visibility)).await?;
             assert!(!deliveries.is_empty(), "{left} of {count} messages of `{queue}` are missing");
             assert!(deliveries.len() <= left as usize, "{} messages, {left} asked for", deliveries.len());
             taken.extend(deliveries);
@@ -163,6 +162,13 @@ impl<'h> Fixture<'h> {
         }
         Ok(())
     }
+}
+
+/// Receives with a wait that is much longer than a case has patience for: a message must end the wait, not the wait's own end.
+pub(crate) async fn patient_receive(store: &QueueStore, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
+    let request = request.wait(PATIENCE * 10);
+    let received = tokio::time::timeout(PATIENCE, store.receive(queue, &request)).await;
+    received.unwrap_or_else(|_| panic!("nothing came out of `{queue}` within {PATIENCE:?}, nor did the wait end"))
 }
 
 /// The reason why a message is dead.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use storage_core::{ErrorKind, NewMessage, QueueSpec, Receive};
 
-use super::fixture::{Fixture, LONG};
+use super::fixture::{Fixture, LONG, patient_receive, uncapped};
 use crate::check::{refused, refused_as};
-use crate::opened::PATIENCE;
+use crate::opened::{Opened, PATIENCE};
 use crate::records::handles::BROKEN;
 use crate::{CaseResult, Flavor, Harness};
 
@@ -58,10 +58,10 @@ pub async fn messages_survive_close(h: &dyn Harness) -> CaseResult {
 
 /// Closing ends waiting receives, empty; later calls answer or say that the handle is `Unavailable`. Other handles go on.
 pub async fn closing_ends_waiting_receives(h: &dyn Harness) -> CaseResult {
-    let q = Fixture::open(h).await?;
+    let q = Fixture::within(Opened::in_real_time(h).await?, uncapped()).await?;
     let other = crate::opened::queues(&q.opened.again().await?);
     let (store, name) = (q.store.clone(), q.name.clone());
-    let waiting = tokio::spawn(async move { store.receive(&name, &Receive::default().wait(Duration::from_secs(100))).await });
+    let waiting = tokio::spawn(async move { patient_receive(&store, &name, &Receive::default()).await });
     tokio::time::sleep(Duration::from_millis(60)).await;
     q.store.close().await?;
     assert!(waiting.await??.is_empty());

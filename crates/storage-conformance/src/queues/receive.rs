@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use storage_core::{ErrorKind, NewMessage, Receive};
 
-use super::fixture::{Fixture, LONG, SHORT, ids, uncapped};
+use super::fixture::{Fixture, LONG, SHORT, ids, patient_receive, uncapped};
 use crate::check::refused;
 use crate::opened::{Opened, PATIENCE};
 use crate::{CaseResult, Flavor, Harness};
@@ -44,11 +44,11 @@ pub async fn an_empty_receive_waits(h: &dyn Harness) -> CaseResult {
 
 /// A waiting receive gets what is sent meanwhile, through the same handle and through another.
 pub async fn a_waiting_receive_gets_what_is_sent(h: &dyn Harness) -> CaseResult {
-    let q = Fixture::open(h).await?;
+    let q = Fixture::within(Opened::in_real_time(h).await?, uncapped()).await?;
     let other = crate::opened::queues(&q.opened.again().await?);
     for (n, sender) in [&q.store, &other].into_iter().enumerate() {
         let (store, name) = (q.store.clone(), q.name.clone());
-        let waiting = tokio::spawn(async move { store.receive(&name, &Receive::default().wait(PATIENCE)).await });
+        let waiting = tokio::spawn(async move { patient_receive(&store, &name, &Receive::default()).await });
         tokio::time::sleep(Duration::from_millis(60)).await;
         assert!(!waiting.is_finished(), "there was nothing yet");
         let sent = sender.send(&q.name, NewMessage::new(n.to_string())).await?;
@@ -79,10 +79,10 @@ pub async fn a_waiting_receive_gets_what_becomes_due(h: &dyn Harness) -> CaseRes
 
 /// Several waiting receives share what is sent: each message goes to one of them, and none is left waiting while there is one.
 pub async fn waiting_receives_share(h: &dyn Harness) -> CaseResult {
-    let q = Fixture::open(h).await?;
+    let q = Fixture::within(Opened::in_real_time(h).await?, uncapped()).await?;
     let receive = || {
         let (store, name) = (q.store.clone(), q.name.clone());
-        tokio::spawn(async move { store.receive(&name, &Receive::default().visibility(LONG).wait(PATIENCE)).await })
+        tokio::spawn(async move { patient_receive(&store, &name, &Receive::default().visibility(LONG)).await })
     };
     let waiting: Vec<_> = (0..6).map(|_| receive()).collect();
     tokio::time::sleep(Duration::from_millis(50)).await;

@@ -7,6 +7,7 @@ use storage_core::{Batch, Count, ErrorKind, Expect, NewMessage, QueueName, Queue
 
 use crate::check::{refused, refused_at};
 use crate::opened::Opened;
+use crate::queues::fixture::patient_receive;
 use crate::records::table::{Table, open_schema};
 use crate::{CaseResult, Failure, Flavor, Harness};
 
@@ -120,8 +121,7 @@ pub async fn a_message_arrives_with_its_records(h: &dyn Harness) -> CaseResult {
     let Some((t, queues, q)) = both(h).await? else { return Ok(()) };
     let receive = async {
         for n in 0..20 {
-            let request = Receive::default().wait(crate::opened::PATIENCE);
-            let delivery = queues.receive(&q, &request).await?.pop().expect("a message");
+            let delivery = patient_receive(&queues, &q, &Receive::default()).await?.pop().expect("a message");
             let key = String::from_utf8_lossy(&delivery.message.body).into_owned();
             assert!(t.get(key.as_str()).await?.is_some(), "message {n} came before its record `{key}`");
             queues.delete(&q, &delivery.receipt).await?;

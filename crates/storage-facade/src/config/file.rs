@@ -77,8 +77,17 @@ fn parse(path: &Path, text: &str) -> std::result::Result<Dict, String> {
         return Ok(Dict::new());
     }
     match ending.as_str() {
-        "toml" => Toml::from_str(text).map_err(|e| format!("not TOML: {e}")),
-        "yaml" | "yml" => Yaml::from_str(text).map_err(|e| format!("not YAML: {e}")),
+        "toml" => Toml::from_str(text).map_err(|e| {
+            let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or(text);
+            let (line, column) = (before.lines().count().max(1), before.lines().next_back().map_or(1, |l| l.chars().count() + 1));
+            let what = if e.message().is_empty() { "something is missing here" } else { e.message() };
+            format!("not TOML: line {line} column {column}: {}", what.replace('\n', ", "))
+        }),
+        // Without the picture that follows.
+        "yaml" | "yml" => Yaml::from_str(text).map_err(|e| {
+            let text = e.to_string();
+            format!("not YAML: {}", text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+        }),
         "json" => Json::from_str(text).map_err(|e| format!("not JSON: {e}")),
         _ => Err("the ending says neither TOML (.toml) nor YAML (.yaml, .yml) nor JSON (.json)".into()),
     }

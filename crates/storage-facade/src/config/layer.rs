@@ -20,9 +20,9 @@ const BACKEND_KEYS: [(&str, &[&str]); 8] = [
 
 /// Keys that DESIGN names for components of later releases: a clear word instead of "unknown".
 const NOT_YET: [(&str, &str); 3] = [
-    ("cache", "caches come with `storage-cache`, which this version does not have"),
-    ("datasets", "datasets come with `storage-dataset`, which this version does not have"),
-    ("retry", "retries come with `storage-layers`, which this version does not have"),
+    ("cache", "caches come with `storage-cache`, which this version does not have: leave it out until then"),
+    ("datasets", "datasets come with `storage-dataset`, which this version does not have: leave it out until then"),
+    ("retry", "retries come with `storage-layers`, which this version does not have: leave it out until then"),
 ];
 
 /// A provider's data with canonical keys.
@@ -90,11 +90,13 @@ impl Layer {
             };
             let value = if *name == "options" { options(source, written, value)? } else { value };
             if backend.insert((*name).to_owned(), value).is_some() {
-                return Err(Error::config(format!("{source}: `{written}` has `{name}` twice, under two names")));
+                return Err(Error::config(format!("{source}: `{written}` has `{name}` twice, under two names: keep one")));
             }
         }
         if self.dict.contains_key(canonical) {
-            return Err(Error::config(format!("{source}: `{canonical}` is set twice, under two names (`{written}` is one)")));
+            return Err(Error::config(format!(
+                "{source}: `{canonical}` is set twice, under two names (`{written}` is one): keep one"
+            )));
         }
         self.dict.insert(canonical.to_owned(), Value::from(backend));
         Ok(())
@@ -118,7 +120,7 @@ fn options(source: &str, component: &str, value: Value) -> Result<Value> {
         };
         if read.contains_key(&name) {
             return Err(Error::config(format!(
-                "{source}: `{component}.options.{name}` is set both as it is and by `{name}_env`"
+                "{source}: `{component}.options.{name}` is set both as it is and by `{name}_env`: keep one"
             )));
         }
         read.insert(name, value);
@@ -132,9 +134,9 @@ pub(super) fn from_variable(source: &str, key: &str, variable: &Value) -> Result
     };
     match std::env::var(variable) {
         Ok(value) => Ok(Value::from(value)),
-        Err(std::env::VarError::NotPresent) => {
-            Err(Error::config(format!("{source}: `{key}` names the environment variable {variable}, which is not set")))
-        }
+        Err(std::env::VarError::NotPresent) => Err(Error::config(format!(
+            "{source}: `{key}` names the environment variable {variable}, which is not set: set it, or write the value itself"
+        ))),
         Err(std::env::VarError::NotUnicode(_)) => {
             Err(Error::config(format!("{source}: the environment variable {variable}, named by `{key}`, is not UTF-8")))
         }

@@ -53,7 +53,10 @@ impl Reader<'_> {
         sources.dedup();
         backend.source = sources.join(", ");
         if backend.driver.is_none() && backend.url.is_none() {
-            return Err(Error::config(format!("{}: `{component}` has neither `type` nor `url`", backend.source)));
+            return Err(Error::config(format!(
+                "{}: `{component}` has neither `type` nor `url`: set one, like url = \"sqlite:///app.db\"",
+                backend.source
+            )));
         }
         Ok(Some(backend))
     }
@@ -63,16 +66,21 @@ impl Reader<'_> {
         match key {
             "type" => {
                 backend.driver = Some(
-                    value.as_str().filter(|t| !t.is_empty()).ok_or_else(|| fail("is the name of a driver, in quotes"))?.into(),
+                    value
+                        .as_str()
+                        .filter(|t| !t.is_empty())
+                        .ok_or_else(|| fail("is the name of a driver, in quotes: \"sqlite\""))?
+                        .into(),
                 );
             }
             "url" => {
-                let url = value.as_str().filter(|u| !u.is_empty()).ok_or_else(|| fail("is a URL, in quotes"))?;
+                let url =
+                    value.as_str().filter(|u| !u.is_empty()).ok_or_else(|| fail("is a URL, in quotes: \"sqlite:///app.db\""))?;
                 let parsed = DriverConfig::from_url(url);
                 backend.url = parsed.url;
                 for (name, option) in parsed.options {
                     if backend.options.insert(name.clone(), option).is_some() {
-                        return Err(fail(&format!("sets `{name}`, which `options` sets too")));
+                        return Err(fail(&format!("sets `{name}`, which `options` sets too: keep one")));
                     }
                 }
             }
@@ -80,7 +88,7 @@ impl Reader<'_> {
                 let dict = value.as_dict().ok_or_else(|| fail("is a table"))?;
                 for (name, option) in json(dict)? {
                     if backend.options.insert(name.clone(), option).is_some() {
-                        return Err(fail(&format!("sets `{name}`, which the URL sets too")));
+                        return Err(fail(&format!("sets `{name}`, which the URL sets too: keep one")));
                     }
                 }
             }

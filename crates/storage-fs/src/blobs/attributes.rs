@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use storage_core::{BlobAttributes, BlobMeta, BlobPath, ETag, Result};
 
 use crate::base::Base;
+use crate::cached::Found;
 use crate::file;
 use crate::names;
 
@@ -83,10 +84,24 @@ fn sidecar(path: &BlobPath) -> String {
 
 fn read(base: &Base, path: &BlobPath) -> Result<Vec<State>> {
     let relative = sidecar(path);
-    let Some(bytes) = base.read(&relative)? else { return Ok(Vec::new()) };
-    let sidecar: Sidecar = serde_json::from_slice(&bytes)
-        .map_err(|e| base.corrupt(&relative, format_args!("these are not a blob's attributes: {e}")))?;
+    base.read(&relative)?.map_or_else(|| Ok(Vec::new()), |bytes| parse(base, &relative, &bytes))
+}
+
+fn parse(base: &Base, relative: &str, bytes: &[u8]) -> Result<Vec<State>> {
+    let sidecar: Sidecar = serde_json::from_slice(bytes)
+        .map_err(|e| base.corrupt(relative, format_args!("these are not a blob's attributes: {e}")))?;
     Ok(sidecar.states)
+}
+
+/// Like [`of`], from what is in memory alone. The outer `None`: only a read that may block can tell.
+pub(super) fn of_cached(base: &Base, path: &BlobPath, stamp: &Stamp) -> Option<Option<BlobAttributes>> {
+    let relative = sidecar(path);
+    let states = match base.read_cached(&relative) {
+        Found::There(bytes) => parse(base, &relative, &bytes).ok()?,
+        Found::Missing => Vec::new(),
+        Found::Unknown => return None,
+    };
+    Some(states.into_iter().find(|state| state.is_of(stamp)).map(|state| state.attributes))
 }
 
 /// The attributes of that state of the blob. `None`: they are not known, since there are none or the blob has been written meanwhile.

@@ -11,8 +11,8 @@ mod list;
 mod path;
 mod write;
 
-use std::fs::File;
-use std::io::{Seek as _, SeekFrom};
+use std::fs::{File, Metadata};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,7 @@ use self::attributes::Stamp;
 use self::list::Walk;
 use self::write::Target;
 use crate::base::{Base, CONTROL};
+use crate::cached::Found;
 use crate::file::{self, at, create_folders};
 use crate::lock::{Held, LockFile, is_abandoned};
 use crate::store::{Core, Open, blocking};
@@ -38,6 +39,8 @@ const UPLOADS: &str = "_storage/uploads";
 pub(crate) const FOLDERS: [&str; 3] = [path::BLOBS, path::LONG, attributes::ATTRIBUTES];
 /// A file that nobody works on and that has not been written for so long was left behind.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
+/// So many bytes are read as the blob is opened: a second hop to a thread that may block would cost more.
+const SMALL: u64 = 64 << 10;
 /// How often a blob is opened anew where it was replaced between the looks at its bytes and at its attributes.
 const ATTEMPTS: usize = 100;
 
@@ -111,6 +114,34 @@ fn open_file(place: &Path) -> std::io::Result<File> {
     options.open(place)
 }
 
+/// A small blob that is in memory already, without ever waiting for the disk. `None`: only a read that may block can tell.
+fn read_cached(base: &Base, path: &BlobPath, options: &GetOptions) -> Option<BlobRead> {
+    let place = path::plain_relative(path);
+    let open = || match base.open_cached(&place) {
+        Found::There(file) => file.metadata().ok().filter(Metadata::is_file).map(|found| (file, found)),
+        Found::Missing | Found::Unknown => None,
+    };
+    let (file, found) = open()?;
+    let stamp = Stamp::of(&found);
+    let attributes = match attributes::of_cached(base, path, &stamp)? {
+        Some(attributes) => attributes,
+        // None known: as long as this is still the blob, it has none.
+        None => open().filter(|(_, now)| Stamp::of(now) == stamp).map(|_| Default::default())?,
+    };
+    let meta = attributes::meta(path, &found, attributes);
+    let range = options.range.as_ref().unwrap_or(&ByteRange::From(0)).resolve(meta.size).ok()?;
+    if options.if_match.is_some() && options.if_match != meta.etag {
+        return None;
+    }
+    let len = usize::try_from(range.end - range.start).ok().filter(|len| *len <= crate::cached::MAX)?;
+    let bytes = base.read_cached_at(&file, range.start, len)?;
+    Some(BlobRead { meta, range, content: in_memory(bytes) })
+}
+
+fn in_memory(bytes: Vec<u8>) -> BlobContent {
+    BlobContent::Stream(futures::stream::once(std::future::ready(Ok(bytes.into()))).boxed())
+}
+
 fn read(base: &Base, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
     let (mut file, meta) = open(base, path)?;
     if let Some(expected) = &options.if_match
@@ -121,7 +152,13 @@ fn read(base: &Base, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> 
     }
     let range = options.range.as_ref().unwrap_or(&ByteRange::From(0)).resolve(meta.size)?;
     file.seek(SeekFrom::Start(range.start))?;
-    Ok(BlobRead { meta, range, content: BlobContent::File(file) })
+    let len = range.end - range.start;
+    if len > SMALL {
+        return Ok(BlobRead { meta, range, content: BlobContent::File(file) });
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
+    file.take(len).read_to_end(&mut bytes)?;
+    Ok(BlobRead { meta, range, content: in_memory(bytes) })
 }
 
 impl FsBlobs {
@@ -184,6 +221,10 @@ impl BlobBackend for FsBlobs {
     }
 
     async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
+        self.open.check().map_err(self.explain("blobs.get", path))?;
+        if let Some(read) = read_cached(&self.core.base, path, options) {
+            return Ok(read);
+        }
         let (wanted, options) = (path.clone(), options.clone());
         self.blocking(move |base| read(base, &wanted, &options)).await.map_err(self.explain("blobs.get", path))
     }

@@ -94,6 +94,11 @@ pub(super) fn plain(base: &Base, path: &BlobPath) -> PathBuf {
     plain
 }
 
+/// The same below the root, as text.
+pub(super) fn plain_relative(path: &BlobPath) -> String {
+    path.segments().fold(BLOBS.to_owned(), |plain, segment| plain + "/" + &encode(segment))
+}
+
 /// Writes down the long segments of a path that is about to be used.
 pub(super) fn remember_long(base: &Base, path: &BlobPath) -> Result<()> {
     for segment in path.segments().filter(|segment| segment.len() > MAX_NAME / 3) {

@@ -49,7 +49,7 @@ pub(super) fn get_cached(base: &Base, table: &TableName, keys: &[Key]) -> Result
     for key in keys {
         let path = table.path(key);
         records.push(match base.read_cached(&path) {
-            Found::Bytes(bytes) => living(base, table.decode_for(base, key, &path, &bytes)?),
+            Found::There(bytes) => living(base, table.decode_for(base, key, &path, &bytes)?),
             Found::Missing => None,
             Found::Unknown => return Ok(None),
         });

@@ -1,0 +1,14 @@
+//! The command as people and scripts use it: the real binary, in a folder of its own, with a clean environment.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+mod blobs;
+mod check;
+mod crash;
+mod demo;
+mod frame;
+mod queues;
+mod records;
+mod support;
+mod tasks;
+mod worker;

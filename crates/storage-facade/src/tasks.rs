@@ -1,0 +1,84 @@
+//! Tasks, results, events and schedules, each on the backend of its component.
+
+use storage_core::{RecordStore, Result};
+use storage_tasks::{
+    EventOptions, EventStore, ResultOptions, ResultStore, ScheduleOptions, ScheduleStore, TaskOptions, TaskParts, TaskStore,
+};
+use tokio::sync::OnceCell;
+
+use crate::config::Component;
+use crate::storage::Storage;
+
+/// Opened when they are first asked for, and shared from then on: who waits for a result is woken by who writes it.
+#[derive(Debug, Default)]
+pub(crate) struct TaskStores {
+    tasks: OnceCell<TaskStore>,
+    results: OnceCell<ResultStore>,
+    events: OnceCell<EventStore>,
+    schedules: OnceCell<ScheduleStore>,
+}
+
+impl Storage {
+    /// Tasks: messages and rows on the backend of `task_queue` (the rows on that of `records` where it has no records), results and events
+    /// on theirs. Where these are one store, a submission and an end are one batch; else see
+    /// [`TaskStore::is_one_batch`].
+    ///
+    /// # Errors
+    /// See [`records_of`](Self::records_of); [`AlreadyExists`](storage_core::ErrorKind::AlreadyExists) where a table of the same name has another schema.
+    pub async fn tasks(&self) -> Result<TaskStore> {
+        let open = async {
+            let parts = TaskParts {
+                records: self.task_rows().await?,
+                queue: self.queues().await?,
+                events: self.events().await?,
+                results: self.results().await?,
+            };
+            TaskStore::with_parts(parts, TaskOptions { clock: self.clock().clone(), ..TaskOptions::default() }).await
+        };
+        self.task_stores().tasks.get_or_try_init(|| open).await.cloned()
+    }
+
+    /// Where the rows of tasks are: with their messages, if that backend has records.
+    async fn task_rows(&self) -> Result<RecordStore> {
+        match self.backends(Component::TaskQueue).await?.records {
+            Some(records) => Ok(RecordStore::new(records)),
+            None => self.records().await,
+        }
+    }
+
+    /// How tasks ended.
+    ///
+    /// # Errors
+    /// See [`tasks`](Self::tasks).
+    pub async fn results(&self) -> Result<ResultStore> {
+        let open = async {
+            let options = ResultOptions { clock: self.clock().clone(), ..ResultOptions::default() };
+            ResultStore::on_records(&self.records_of(Component::ResultStorage).await?, options).await
+        };
+        self.task_stores().results.get_or_try_init(|| open).await.cloned()
+    }
+
+    /// What happened to tasks.
+    ///
+    /// # Errors
+    /// See [`tasks`](Self::tasks).
+    pub async fn events(&self) -> Result<EventStore> {
+        let open = async {
+            let options = EventOptions { clock: self.clock().clone(), ..EventOptions::default() };
+            EventStore::open(&self.records_of(Component::EventStorage).await?, options).await
+        };
+        self.task_stores().events.get_or_try_init(|| open).await.cloned()
+    }
+
+    /// Which tasks are submitted when.
+    ///
+    /// # Errors
+    /// See [`tasks`](Self::tasks).
+    pub async fn schedules(&self) -> Result<ScheduleStore> {
+        let open = async {
+            let options = ScheduleOptions { clock: self.clock().clone(), ..ScheduleOptions::default() };
+            ScheduleStore::open(&self.records_of(Component::ScheduleStorage).await?, options).await
+        };
+        self.task_stores().schedules.get_or_try_init(|| open).await.cloned()
+    }
+}

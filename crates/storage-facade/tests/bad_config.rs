@@ -1,0 +1,109 @@
+//! Bad configurations, each with the message that its author gets.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::fmt::Write as _;
+
+use storage_facade::{EnvLayer, Storage};
+
+/// File name, content, and environment variables.
+type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const CASES: &[Case] = &[
+    // Files that are not what they say.
+    ("c.toml", "task_queue = ", &[]),
+    ("c.yaml", "task_queue: [", &[]),
+    ("c.json", "{\"task_queue\": }", &[]),
+    ("c.ini", "[task_queue]", &[]),
+    ("c.json", "[1, 2]", &[]),
+    ("c.yaml", "just text", &[]),
+    // Keys.
+    ("c.toml", "task_queu = \"memory:\"", &[]),
+    ("c.toml", "tasks = \"memory:\"", &[]),
+    ("c.toml", "zebra = 1", &[]),
+    ("c.yaml", "task_queue_backend:\n  backend_typ: memory", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\npoolsize = 4", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\nsynchronous = \"full\"", &[]),
+    ("c.toml", "cache = \"memory:\"", &[]),
+    ("c.toml", "datasets = \"memory:\"", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\nretry = 3", &[]),
+    ("c.toml", "[task_queue]\nurl = \"memory:\"\n[task_queue_backend]\nurl = \"memory:\"", &[]),
+    ("c.toml", "[records]\ntype = \"memory\"\nbackend_type = \"memory\"", &[]),
+    ("c.toml", "[records]\ntype = \"fs\"\n[records.options]\nbase_dir = \"x\"\n[records.config]\nbase_dir = \"y\"", &[]),
+    // Values.
+    ("c.toml", "records = 5", &[]),
+    ("c.toml", "records = [\"memory:\"]", &[]),
+    ("c.toml", "[records]", &[]),
+    ("c.toml", "[records]\npool_size = 4", &[]),
+    ("c.toml", "[records]\ntype = 5", &[]),
+    ("c.toml", "[records]\ntype = \"\"", &[]),
+    ("c.toml", "[records]\nurl = \"\"", &[]),
+    ("c.toml", "[records]\nurl = 5", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\npool_size = 0", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\npool_size = -1", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\npool_size = \"many\"", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\ntimeout = \"soon\"", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\ntimeout = 0", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\ntimeout = \"2h\"", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\nauto_create = \"maybe\"", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\nversioning = 0", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\noptions = 5", &[]),
+    // Drivers.
+    ("c.toml", "records = \"sqllite:///x.db\"", &[]),
+    ("c.toml", "records = \"floppy://a\"", &[]),
+    ("c.toml", "records = \"just/a/path\"", &[]),
+    ("c.toml", "[records]\ntype = \"memroy\"", &[]),
+    ("c.toml", "[records]\ntype = \"postgres\"", &[]),
+    ("c.toml", "task_queue = \"postgres://joe:hunter2@db/app\"", &[]),
+    ("c.toml", "blobs = \"s3://bucket/prefix\"", &[]),
+    ("c.toml", "[records]\ntype = \"memory\"\nurl = \"sqlite:///x.db\"", &[]),
+    ("c.toml", "blobs = \"sqlite:///x.db\"", &[]),
+    ("c.toml", "[records]\nurl = \"sqlite:///x.db\"\n[records.options]\nsynchronos = \"full\"", &[]),
+    ("c.toml", "records = \"sqlite:///x.db?synchronous=sometimes\"", &[]),
+    ("c.toml", "records = \"sqlite:///x.db?bogus=1\"", &[]),
+    ("c.toml", "[records]\nurl = \"sqlite:///x.db?synchronous=full\"\n[records.options]\nsynchronous = \"normal\"", &[]),
+    ("c.toml", "[records]\nurl = \"memory:\"\nbackup = true", &[]),
+    // Variables.
+    ("c.toml", "[records]\nurl_env = \"STORAGE_FACADE_TEST_NOT_SET\"", &[]),
+    ("c.toml", "[records]\nurl_env = 5", &[]),
+    ("c.toml", "[records]\ntype = \"fs\"\n[records.options]\nbase_dir_env = \"STORAGE_FACADE_TEST_NOT_SET\"", &[]),
+    ("c.toml", "[records]\ntype = \"fs\"\n[records.options]\nbase_dir = \"x\"\nbase_dir_env = \"PATH\"", &[]),
+    ("c.toml", "", &[("STORAGE_TSK_QUEUE_URL", "memory:")]),
+    ("c.toml", "", &[("STORAGE_TASK_QUEUE_ULR", "memory:")]),
+    ("c.toml", "", &[("STORAGE_TASK_QUEUE_TYPE", "memroy")]),
+    ("c.toml", "", &[("STORAGE_TASK_QUEUE_TYPE", "memory"), ("STORAGE_TASK_QUEUE_URL", "sqlite:///x.db")]),
+    ("c.toml", "", &[("STORAGE_RECORDS_POOL_SIZE", "4")]),
+    ("c.toml", "", &[("STORAGE_RECORDS_URL", "memory:"), ("STORAGE_RECORDS_OPTIONS__BOGUS", "1")]),
+    ("c.toml", "", &[("STORAGE_", "x")]),
+    // The landing-zone layout.
+    ("c.yaml", "platform: 5", &[]),
+    ("c.yaml", "platform: {}", &[]),
+    ("c.yaml", "platform:\n  bronze:\n    storage_backend: ftp", &[]),
+    ("c.yaml", "platform:\n  bronze:\n    s3_buckt: x", &[]),
+    ("c.yaml", "platform:\n  bronze:\n    s3_prefix: x", &[]),
+    ("c.yaml", "platform:\n  bronze:\n    storage_backend: local", &[]),
+    ("c.yaml", "platform:\n  bronze:\n    s3_bucket: b\n  s3_connection:\n    secret_key_env: STORAGE_FACADE_TEST_NOT_SET", &[]),
+    ("c.yaml", "platform:\n  bronze:\n    s3_bucket: b\nrecords: \"memory:\"", &[]),
+];
+
+#[tokio::test]
+async fn every_bad_configuration_gets_a_message_that_helps() {
+    let mut messages = String::new();
+    for (index, (name, content, variables)) in CASES.iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let env = EnvLayer::of("STORAGE_", variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+        let outcome = Storage::builder().file(&path).env(env).open().await;
+        let error = match outcome {
+            Err(error) => error,
+            Ok(_) => panic!("case {index} was accepted: {content:?} {variables:?}"),
+        };
+        assert_eq!(error.kind(), storage_core::ErrorKind::Config, "case {index}: {error}");
+        let message = error.to_string().replace(&folder.path().display().to_string(), "DIR");
+        assert!(!message.contains("hunter2"), "a secret in: {message}");
+        writeln!(messages, "{index:2} {content:?} {variables:?}\n   → {message}").unwrap();
+    }
+    assert!(CASES.len() >= 40);
+    insta::assert_snapshot!(messages);
+}
