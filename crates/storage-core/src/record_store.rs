@@ -295,7 +295,14 @@ impl RecordStore {
             }
             Write::Enqueue { queue, message } => {
                 crate::queue_store::check_sendable(queue)?;
-                message.check()
+                message.check()?;
+                let (len, max) = (message.body.len(), self.capabilities().max_record_bytes);
+                if len > max {
+                    return Err(Error::invalid(format!(
+                        "the message's body has {len} bytes, {max} at most within a batch on this backend"
+                    )));
+                }
+                Ok(())
             }
             Write::Delete { .. } | Write::Check { .. } => Ok(()),
         }

@@ -1,12 +1,12 @@
 //! Tasks, results, events and schedules, each on the backend of its component.
 
-use storage_core::{RecordStore, Result};
+use storage_core::{History, RecordStore, Result};
 use storage_tasks::{
     EventOptions, EventStore, ResultOptions, ResultStore, ScheduleOptions, ScheduleStore, TaskOptions, TaskParts, TaskStore,
 };
 use tokio::sync::OnceCell;
 
-use crate::config::Component;
+use crate::config::{Component, Versioning};
 use crate::storage::Storage;
 
 /// Opened when they are first asked for, and shared from then on: who waits for a result is woken by who writes it.
@@ -33,7 +33,13 @@ impl Storage {
                 events: self.events().await?,
                 results: self.results().await?,
             };
-            TaskStore::with_parts(parts, TaskOptions { clock: self.clock().clone(), ..TaskOptions::default() }).await
+            let history = match self.planned(Component::TaskQueue)?.config.versioning {
+                Versioning::Off => History::None,
+                Versioning::Keep(versions) => History::Keep(versions),
+                Versioning::All => History::KeepAll,
+            };
+            let options = TaskOptions { clock: self.clock().clone(), history, ..TaskOptions::default() };
+            TaskStore::with_parts(parts, options).await
         };
         self.task_stores().tasks.get_or_try_init(|| open).await.cloned()
     }

@@ -170,10 +170,10 @@ async fn check_blobs(root: &Path, store: &FsStore) {
     blobs.put(&b, "again".into(), &PutOptions::default()).await.unwrap();
 }
 
+/// What the other tests here run in a process of its own, where it may die. Run by itself it has nothing to do.
 #[tokio::test]
-#[ignore = "the other tests here run it in a process of its own, where it may die"]
 async fn child() {
-    let root = std::env::var(ROOT).expect("run by the other tests of this file");
+    let Ok(root) = std::env::var(ROOT) else { return };
     let root = Path::new(&root);
     let store = open(root, true).await;
     crash::ARMED.store(true, Ordering::SeqCst);
@@ -188,7 +188,7 @@ async fn child() {
 fn run(root: &Path, at: usize, blobs: bool) -> bool {
     let child = Command::new(std::env::current_exe().unwrap())
         .envs(blobs.then_some((BLOBS, "1")))
-        .args(["--exact", "crash_tests::child", "--ignored", "--nocapture"])
+        .args(["--exact", "crash_tests::child", "--nocapture"])
         .env(ROOT, root)
         .env(crash::AT, at.to_string())
         .output()

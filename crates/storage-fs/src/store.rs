@@ -133,10 +133,10 @@ impl Core {
                     Ok(done) => Some(Box::new(move |failure| {
                         let _ = send.send(failure.map_or(Ok(done), |error| Err(error.duplicate())));
                     })),
-                    Err(error) => {
-                        let _ = send.send(Err(error));
-                        None
-                    }
+                    // Told with the others: it may have failed over what another job of the group is only about to do.
+                    Err(error) => Some(Box::new(move |failure| {
+                        let _ = send.send(Err(failure.map_or(error, Error::duplicate)));
+                    })),
                 }
             }))
         });

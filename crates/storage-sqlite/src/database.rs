@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use storage_core::{BackendInfo, Error, Result};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::catalog::SharedCatalog;
 use crate::config::{Settings, Synchronous};
@@ -24,6 +24,9 @@ use crate::writer::{Job, Size, Task, Writer, is_busy, no_thread, work};
 const ROOM_KIB: u32 = 64 * 1_024;
 /// How many reads may wait for a thread.
 const ROOM_READS: usize = 4_096;
+
+/// How many callers at most read on their own threads at once.
+const MAX_HERE: usize = 32;
 
 type ReadJob = Box<dyn FnOnce(&Shared) + Send>;
 
@@ -136,12 +139,14 @@ impl Database {
         })?;
         let path = std::fs::canonicalize(&settings.path).unwrap_or_else(|_| settings.path.clone());
         let readers = settings.readers;
+        let parallelism = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let shared = Arc::new(Shared {
             catalog: SharedCatalog::default(),
             writer: Mutex::new(Some(Writer::new(connection))),
             writes: Jobs::new(),
             reads: Jobs::new(),
-            pool: Pool::new(readers as usize),
+            // One for each reading thread, and for each thread on which callers may read at once.
+            pool: Pool::new(readers as usize + parallelism.min(MAX_HERE)),
             news: News::default(),
             commits: AtomicU64::new(0),
             settings,
@@ -182,7 +187,7 @@ impl Database {
             Err(work) => work,
         };
         let share = (size.kib + 1).min(ROOM_KIB);
-        let room = Arc::clone(&self.write_room).acquire_many_owned(share).await.map_err(|_| closed())?;
+        let room = room(&self.write_room, share).await?;
         let (reply, answer) = oneshot::channel();
         let task = Task { work: Some(work), result: None, reply, size, _room: room };
         self.shared.writes.push(Box::new(task))?;
@@ -210,7 +215,7 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Snapshot<'_>) -> Result<T> + Send + 'static,
     {
-        let room = Arc::clone(&self.read_room).acquire_owned().await.map_err(|_| closed())?;
+        let room = room(&self.read_room, 1).await?;
         let (reply, answer) = oneshot::channel();
         let job: ReadJob = Box::new(move |shared| {
             let _room = room;
@@ -299,6 +304,14 @@ impl Shared {
             self.pool.give(connection);
             result
         })
+    }
+}
+
+/// A share of the room for waiting jobs, once there is that much.
+async fn room(room: &Arc<Semaphore>, share: u32) -> Result<OwnedSemaphorePermit> {
+    match Arc::clone(room).try_acquire_many_owned(share) {
+        Ok(permit) => Ok(permit),
+        Err(_) => Arc::clone(room).acquire_many_owned(share).await.map_err(|_| closed()),
     }
 }
 

@@ -12,7 +12,8 @@ use crate::{SqliteDriver, SqliteQueue, SqliteRecords};
 
 /// A SQLite file with records and queues.
 ///
-/// Handles on one file in one process share one writing thread.
+/// Handles on one file in one process share one writing thread and the limits that it was first opened with, unless they differ in how durable
+/// commits are or in their clock.
 #[derive(Debug)]
 pub struct SqliteStore {
     handle: Handle,
@@ -30,12 +31,13 @@ impl SqliteStore {
             SqliteDriver.check_options(config)?;
             let settings = Settings::new(config)?;
             let info = BackendInfo::new("sqlite", settings.path.display().to_string());
-            let opened = tokio::task::spawn_blocking(move || database::open(settings)).await;
+            // The handle is made where the database is opened: if the caller goes away meanwhile, dropping it closes the database.
+            let opened = tokio::task::spawn_blocking(move || database::open(settings).map(Handle::counted)).await;
             let opened = opened.map_err(|e| Error::internal(format!("opening was given up: {e}")).with_source(e))?;
             opened.map_err(|e| e.with_backend(info))
         };
-        let database = open.await.map_err(|e| e.with_operation("sqlite.open"))?;
-        Ok(Self { handle: Handle::counted(database) })
+        let handle = open.await.map_err(|e| e.with_operation("sqlite.open"))?;
+        Ok(Self { handle })
     }
 
     /// A handle on the tables, to be closed by itself.

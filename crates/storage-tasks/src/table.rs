@@ -1,7 +1,7 @@
 //! Tables under a prefix, of entities.
 
 use chrono::{DateTime, Utc};
-use storage_core::{Batch, Entity, Expect, Fields, Key, Query, Record, RecordStore, Result, TableName, Write};
+use storage_core::{Batch, Entity, Expect, Fields, History, Key, Query, Record, RecordStore, Result, TableName, Write};
 
 /// A table of `E`, under a name that the options choose.
 #[derive(Debug)]
@@ -14,7 +14,13 @@ pub(crate) struct Table<E> {
 impl<E: Entity> Table<E> {
     /// Opens `<prefix><name>`; creates it where it is not there.
     pub(crate) async fn open(records: &RecordStore, prefix: &str, name: &str) -> Result<Self> {
+        Self::open_with(records, prefix, name, History::None).await
+    }
+
+    /// The same, with versions kept.
+    pub(crate) async fn open_with(records: &RecordStore, prefix: &str, name: &str, history: History) -> Result<Self> {
         let mut schema = E::schema()?;
+        schema.history = history;
         schema.name = TableName::new(format!("{prefix}{name}"))?;
         records.create_table(&schema).await?;
         Ok(Self { records: records.clone(), name: schema.name, kind: std::marker::PhantomData })

@@ -21,7 +21,8 @@ pub(super) struct Lease {
     /// Locked while a renewal is under way, so that whoever settles the message waits for the newest receipt.
     receipt: tokio::sync::Mutex<Receipt>,
     ended: AtomicBool,
-    /// When the present lease ends, by this machine's monotonic clock, counted from before the request that made it.
+    /// When the present lease ends, by this machine's monotonic clock: counted from before the request that renewed it; the first, which may have been
+    /// waited for, from its answer.
     ends_at: Mutex<Instant>,
     lost: watch::Sender<bool>,
 }

@@ -218,8 +218,9 @@ impl Run {
         F: Future<Output = Outcome> + Send + 'static,
         S: Future<Output = ()> + Send,
     {
-        // A wait is never cut short by a shutdown (what it was about to lease would stay away for the length of the lease), so it is short itself.
-        const WAIT: Duration = Duration::from_millis(500);
+        // A wait is never cut short by a shutdown (what it was about to lease would stay away for the length of the lease), so it is short itself;
+        // shorter where an empty queue is what is waited for.
+        let wait = Duration::from_millis(if self.options.drain { 50 } else { 500 });
         let slots = Arc::new(Semaphore::new(self.options.concurrency));
         let in_hand = Arc::new(Semaphore::new(self.options.concurrency + self.options.prefetch));
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
@@ -236,7 +237,7 @@ impl Run {
                 permits.push(permit);
             }
             let max = u32::try_from(permits.len()).unwrap_or(u32::MAX);
-            let request = Receive { max, visibility: self.options.visibility, wait: WAIT };
+            let request = Receive { max, visibility: self.options.visibility, wait };
             let deliveries = match self.store.receive(&self.queue, &request).await {
                 Ok(deliveries) => {
                     backoff.reset();

@@ -101,13 +101,21 @@ impl Reader<'_> {
                 backend.timeout = Some(duration(value).ok_or_else(|| fail("is a time like \"30s\" (or seconds), up to 1h"))?);
             }
             "auto_create" => backend.auto_create = value.to_bool().ok_or_else(|| fail("is true or false"))?,
+            "versioning" if !matches!(component, "task_queue" | "default") => {
+                return Err(fail("is for `task_queue`: a program's own tables say themselves how many versions they keep"));
+            }
             "versioning" => {
                 backend.versioning = versioning(value).ok_or_else(|| fail("is true, false, or how many versions to keep"))?;
             }
             "backup" => {
-                // A driver that can keep backups by itself has an option of that name; others refuse it.
-                let json = serde_json::to_value(value).map_err(|e| fail(&e.to_string()))?;
-                backend.options.insert("backup".into(), json);
+                // A driver that keeps rotating backups by itself has an option `backups`; others refuse it.
+                let keep = value.to_bool().map(i128::from).or_else(|| value.to_i128()).filter(|n| (0..=1000).contains(n));
+                let keep = keep
+                    .and_then(|n| u32::try_from(n).ok())
+                    .ok_or_else(|| fail("is true, false, or how many backups to keep"))?;
+                if backend.options.insert("backups".into(), keep.into()).is_some() {
+                    return Err(fail("and the option `backups` are the same: set one"));
+                }
             }
             _ => return Err(fail("is not a key")),
         }

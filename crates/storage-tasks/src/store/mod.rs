@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use storage_core::{
-    Atomicity, Batch, Clock, Error, Expect, NewMessage, QueueName, QueueSpec, QueueStore, RecordStore, Result, ResultExt as _,
-    Version,
+    Atomicity, Batch, Clock, Error, Expect, History, NewMessage, QueueName, QueueSpec, QueueStore, RecordStore, Result,
+    ResultExt as _, Version,
 };
 
 pub use self::change::{Cancel, Claim, Start};
@@ -43,6 +43,8 @@ pub struct TaskOptions {
     pub max_attempts: u32,
     /// How long finished tasks are kept. `None`: for ever.
     pub keep_finished: Option<Duration>,
+    /// How many versions of each task's record are kept. Tables that are there already must have been created so.
+    pub history: History,
 }
 
 impl Default for TaskOptions {
@@ -55,6 +57,7 @@ impl Default for TaskOptions {
             queue_spec: QueueSpec::default().max_deliveries(None),
             max_attempts: 10,
             keep_finished: None,
+            history: History::None,
         }
     }
 }
@@ -160,8 +163,8 @@ impl TaskStore {
         if options.max_attempts == 0 {
             return Err(Error::invalid("tasks that may never be started: max_attempts is 1 or more"));
         }
-        let active = Table::open(&parts.records, &options.prefix, "tasks").await?;
-        let finished = Table::open(&parts.records, &options.prefix, "tasks_finished").await?;
+        let active = Table::open_with(&parts.records, &options.prefix, "tasks", options.history).await?;
+        let finished = Table::open_with(&parts.records, &options.prefix, "tasks_finished", options.history).await?;
         let reach = Reach::of(&parts);
         let inner = Inner { active, finished, parts, options, reach, cancels: Bell::default(), queues: Mutex::default() };
         let store = Self { inner: Arc::new(inner) };
