@@ -26,6 +26,8 @@ pub(crate) struct Base {
     pub(crate) root: PathBuf,
     /// The open root folder, for reads relative to it.
     folder: File,
+    /// See [`cached::is_in_memory`].
+    in_memory: bool,
     pub(crate) info: BackendInfo,
     pub(crate) clock: Clock,
     pub(crate) durable: bool,
@@ -40,8 +42,10 @@ pub(crate) struct Base {
 impl Base {
     pub(crate) fn open(root: PathBuf, clock: Clock, durable: bool) -> Result<Self> {
         let control = root.join(CONTROL);
+        let folder = File::open(&root).map_err(at(&root))?;
         Ok(Self {
-            folder: File::open(&root).map_err(at(&root))?,
+            in_memory: cached::is_in_memory(&folder),
+            folder,
             info: BackendInfo::new("fs", root.display().to_string()),
             clock,
             durable,
@@ -64,12 +68,17 @@ impl Base {
 
     /// A small file that is in memory already, without ever waiting for the disk.
     pub(crate) fn read_cached(&self, relative: &str) -> cached::Found<Vec<u8>> {
-        cached::read(&self.folder, relative)
+        cached::read(&self.folder, relative, self.in_memory)
     }
 
     /// Opens a file whose place is in memory already, without ever waiting for the disk.
     pub(crate) fn open_cached(&self, relative: &str) -> cached::Found<File> {
         cached::open(&self.folder, relative)
+    }
+
+    /// Some bytes of an open file, where they are in memory already.
+    pub(crate) fn read_cached_at(&self, file: &File, offset: u64, len: usize) -> Option<Vec<u8>> {
+        cached::read_at(file, offset, len, self.in_memory)
     }
 
     /// Makes everything that is in the journal survive a power cut where it belongs.

@@ -31,14 +31,33 @@ pub(crate) fn open(folder: &File, relative: &str) -> Found<File> {
     }
 }
 
-/// So many bytes from `offset` on. `None`: they are not all in memory.
+/// So many bytes from `offset` on. `None`: they are not all in memory. `in_memory`: see [`is_in_memory`].
 #[cfg(target_os = "linux")]
-pub(crate) fn read_at(file: &File, offset: u64, len: usize) -> Option<Vec<u8>> {
-    use rustix::io::{ReadWriteFlags, preadv2};
+pub(crate) fn read_at(file: &File, offset: u64, len: usize, in_memory: bool) -> Option<Vec<u8>> {
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
     let mut bytes = vec![0; len];
-    let read = preadv2(file, &mut [std::io::IoSliceMut::new(&mut bytes)], offset, ReadWriteFlags::NOWAIT);
-    (read == Ok(len)).then_some(bytes)
+    let read = match preadv2(file, &mut [std::io::IoSliceMut::new(&mut bytes)], offset, ReadWriteFlags::NOWAIT) {
+        Err(Errno::OPNOTSUPP) if in_memory => crate::file::read_at(file, &mut bytes, offset).ok(),
+        read => read.ok(),
+    };
+    (read == Some(len)).then_some(bytes)
+}
+
+/// True where files are in memory, or on layers of local disks, so that one whose name is at hand is hardly ever waited for. These file
+/// systems can't be asked.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_in_memory(folder: &File) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    const OVERLAY: u64 = 0x794c_7630;
+    let kind = rustix::fs::fstatfs(folder).ok().and_then(|found| u64::try_from(found.f_type).ok());
+    matches!(kind, Some(TMPFS | RAMFS | OVERLAY))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_in_memory(_: &File) -> bool {
+    false
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -47,17 +66,17 @@ pub(crate) fn open(_: &File, _: &str) -> Found<File> {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn read_at(_: &File, _: u64, _: usize) -> Option<Vec<u8>> {
+pub(crate) fn read_at(_: &File, _: u64, _: usize, _: bool) -> Option<Vec<u8>> {
     None
 }
 
 /// The whole of a small file below `folder`.
-pub(crate) fn read(folder: &File, relative: &str) -> Found<Vec<u8>> {
+pub(crate) fn read(folder: &File, relative: &str, in_memory: bool) -> Found<Vec<u8>> {
     let file = match open(folder, relative) {
         Found::There(file) => file,
         Found::Missing => return Found::Missing,
         Found::Unknown => return Found::Unknown,
     };
     let size = file.metadata().ok().and_then(|found| usize::try_from(found.len()).ok()).filter(|size| *size <= MAX);
-    size.and_then(|size| read_at(&file, 0, size)).map_or(Found::Unknown, Found::There)
+    size.and_then(|size| read_at(&file, 0, size, in_memory)).map_or(Found::Unknown, Found::There)
 }

@@ -17,6 +17,7 @@ use crate::file::{self, at, create_folders, write_new};
 use crate::flush::Flush;
 use crate::group::{Group, Lanes};
 use crate::journal::{CHECKPOINT_BYTES, EMPTY, Journal, Op, URGENT_BYTES};
+use crate::lock::Opened;
 use crate::state::State;
 use crate::sweep;
 
@@ -51,6 +52,7 @@ pub(crate) struct Alone<'a> {
 
 pub(crate) struct Committer {
     base: Arc<Base>,
+    lock: Opened,
     journal: Journal,
     lanes: Lanes,
     flush: Flush,
@@ -58,8 +60,8 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn new(base: Arc<Base>, journal: Journal) -> Self {
-        Self { base, journal, lanes: Lanes::default(), flush: Flush::default(), swept: Instant::now() }
+    pub(crate) fn new(base: Arc<Base>, lock: Opened, journal: Journal) -> Self {
+        Self { base, lock, journal, lanes: Lanes::default(), flush: Flush::default(), swept: Instant::now() }
     }
 
     /// Works until the last handle on the store is gone.
@@ -182,7 +184,13 @@ impl Committer {
 
     /// Does something under the store's lock, with whatever a dead process left half done brought to an end.
     fn locked<T>(&mut self, act: impl FnOnce(&mut Self, &mut State) -> Result<T>) -> Result<T> {
-        let _held = self.base.lock.exclusive()?;
+        self.lock.lock()?;
+        let outcome = self.under_lock(act);
+        self.lock.unlock();
+        outcome
+    }
+
+    fn under_lock<T>(&mut self, act: impl FnOnce(&mut Self, &mut State) -> Result<T>) -> Result<T> {
         let mut state = self.base.state.read()?;
         if !state.is_settled() {
             self.recover(&mut state)?;

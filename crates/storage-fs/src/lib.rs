@@ -11,9 +11,21 @@
 //! ```
 //!
 //! Every change of records and queues goes through a journal: it is written there first, many callers' changes with one sync, and then
-//! to its files, which take their places by renames. Reading one record takes no lock and no more than the file itself.
+//! to its files, which take their places by renames. Reading one record takes no lock and no more than the file itself. A process that dies
+//! between the journal and the files leaves the rest to whoever writes next; after a power cut the journal brings the files up to date.
 //!
-//! Use a local disk: the locks between processes are advisory ones, which network file systems keep badly.
+//! What to know:
+//!
+//! - Use a local disk: the locks between processes are advisory ones, which network file systems keep badly.
+//! - A record's file may be edited, added or removed by hand while nobody writes it; unique values are then not checked. Damaged files are told of
+//!   by name, and the others go on working.
+//! - Filters and orders other than the key's read the whole table, in bounded memory. Names of messages, not the messages, are in memory
+//!   while a process works with their queue.
+//! - What has expired is invisible at once; its file is removed within minutes.
+//! - Symbolic links below `blobs` are not followed. On file systems without an atomic exchange of two names (those of other systems than Linux),
+//!   a path that is a blob already can't have blobs below it; the other order works everywhere. Where letter case does not distinguish files,
+//!   it does not distinguish blobs.
+//! - Copy a store by [`backup`](storage_core::RecordBackend::backup), or by any means while nobody has it open.
 //!
 //! ```
 //! use serde_json::json;

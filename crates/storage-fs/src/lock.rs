@@ -25,6 +25,29 @@ pub(crate) struct Held {
     _main: File,
 }
 
+/// Both files open, for one who takes the lock again and again. Two at a time would not keep each other out: it takes `&mut`.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    gate: File,
+    main: File,
+    path: PathBuf,
+}
+
+impl Opened {
+    /// Waits until nobody else holds the lock.
+    pub(crate) fn lock(&mut self) -> Result<()> {
+        wait(|| self.gate.lock()).map_err(at(&self.path))?;
+        let locked = wait(|| self.main.lock()).map_err(at(&self.path));
+        self.gate.unlock().map_err(at(&self.path)).and(locked)
+    }
+
+    /// Lets go of it.
+    pub(crate) fn unlock(&mut self) {
+        // There is no reason for which this could fail; the end of the process would do it.
+        self.main.unlock().unwrap_or_else(|error| tracing::error!(%error, "a lock is not let go of"));
+    }
+}
+
 impl LockFile {
     pub(crate) fn new(folder: &Path, name: &str) -> Self {
         Self { gate: folder.join(format!("{name}.gate")), main: folder.join(name) }
@@ -46,6 +69,10 @@ impl LockFile {
         wait(|| main.lock_shared()).map_err(at(&self.main))?;
         drop(gate);
         Ok(Held { _main: main })
+    }
+
+    pub(crate) fn open(&self) -> Result<Opened> {
+        Ok(Opened { gate: open_control(&self.gate)?, main: open_control(&self.main)?, path: self.main.clone() })
     }
 
     fn pass_gate(&self) -> Result<File> {

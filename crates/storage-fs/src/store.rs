@@ -258,7 +258,7 @@ fn open(root: &Path, options: &FsOptions, clock: Clock) -> Result<FsStore> {
     check_format(&control, options.fsync)?;
     let base = Arc::new(Base::open(root, clock, options.fsync)?);
     let journal = Journal::open(&control.join("journal"))?;
-    let mut writer = Committer::new(Arc::clone(&base), journal);
+    let mut writer = Committer::new(Arc::clone(&base), base.lock.open()?, journal);
     {
         let _held = base.lock.exclusive()?;
         bring_up(&base, &mut writer)?;

@@ -134,7 +134,7 @@ fn read_cached(base: &Base, path: &BlobPath, options: &GetOptions) -> Option<Blo
         return None;
     }
     let len = usize::try_from(range.end - range.start).ok().filter(|len| *len <= crate::cached::MAX)?;
-    let bytes = crate::cached::read_at(&file, range.start, len)?;
+    let bytes = base.read_cached_at(&file, range.start, len)?;
     Some(BlobRead { meta, range, content: in_memory(bytes) })
 }
 
