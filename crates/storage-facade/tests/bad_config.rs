@@ -47,6 +47,7 @@ const CASES: &[Case] = &[
     ("c.toml", "[records]\nurl = \"memory:\"\ntimeout = \"2h\"", &[]),
     ("c.toml", "[records]\nurl = \"memory:\"\nauto_create = \"maybe\"", &[]),
     ("c.toml", "[records]\nurl = \"memory:\"\nversioning = 0", &[]),
+    ("c.toml", "[task_queue]\nurl = \"memory:\"\nversioning = 0", &[]),
     ("c.toml", "[records]\nurl = \"memory:\"\noptions = 5", &[]),
     // Drivers.
     ("c.toml", "records = \"sqllite:///x.db\"", &[]),

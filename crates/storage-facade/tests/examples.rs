@@ -194,9 +194,9 @@ async fn versioning_keeps_what_tasks_were_and_can_be_changed() {
 fn numbers_are_numbers_in_every_form() {
     let folder = tempfile::tempdir().unwrap();
     let files = [
-        ("c.toml", "[records]\nurl = \"memory:\"\npool_size = 4\ntimeout = 30\nversioning = 3\n"),
+        ("c.toml", "[task_queue]\nurl = \"memory:\"\npool_size = 4\ntimeout = 30\nversioning = 3\n"),
         ("c.yaml", "records: {url: 'memory:', pool_size: 4, timeout: 30, versioning: 3}"),
-        ("c.json", r#"{"records": {"url": "memory:", "pool_size": 4, "timeout": 30, "versioning": 3}}"#),
+        ("c.json", r#"{"task_queue": {"url": "memory:", "pool_size": 4, "timeout": 30, "versioning": 3}}"#),
     ];
     let mut configs = Vec::new();
     for (name, content) in files {
@@ -205,12 +205,12 @@ fn numbers_are_numbers_in_every_form() {
         configs.push(Storage::builder().file(path).no_env().config().unwrap_or_else(|e| panic!("{name}: {e}")));
     }
     let variables = [("URL", "memory:"), ("POOL_SIZE", "4"), ("TIMEOUT", "30"), ("VERSIONING", "3")];
-    let env = EnvLayer::of("STORAGE_", variables.map(|(name, value)| (format!("STORAGE_RECORDS_{name}"), value.to_owned())));
+    let env = EnvLayer::of("STORAGE_", variables.map(|(name, value)| (format!("STORAGE_TASK_QUEUE_{name}"), value.to_owned())));
     configs.push(Storage::builder().no_file().env(env).config().unwrap());
     let table = serde_json::json!({"url": "memory:", "pool_size": 4, "timeout": 30, "versioning": 3});
-    configs.push(Storage::builder().no_file().no_env().set("records", table).config().unwrap());
+    configs.push(Storage::builder().no_file().no_env().set("task_queue", table).config().unwrap());
     for config in &configs {
-        let records = &config.components[&Component::Records];
+        let records = &config.components[&Component::TaskQueue];
         assert_eq!((records.pool_size, records.timeout), (Some(4), Some(std::time::Duration::from_secs(30))));
         assert_eq!(records.versioning, storage_facade::Versioning::Keep(3));
     }
