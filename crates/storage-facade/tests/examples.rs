@@ -195,7 +195,7 @@ fn numbers_are_numbers_in_every_form() {
     let folder = tempfile::tempdir().unwrap();
     let files = [
         ("c.toml", "[task_queue]\nurl = \"memory:\"\npool_size = 4\ntimeout = 30\nversioning = 3\n"),
-        ("c.yaml", "records: {url: 'memory:', pool_size: 4, timeout: 30, versioning: 3}"),
+        ("c.yaml", "task_queue: {url: 'memory:', pool_size: 4, timeout: 30, versioning: 3}"),
         ("c.json", r#"{"task_queue": {"url": "memory:", "pool_size": 4, "timeout": 30, "versioning": 3}}"#),
     ];
     let mut configs = Vec::new();
