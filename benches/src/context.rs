@@ -60,31 +60,18 @@ impl Context {
     pub fn new(home: PathBuf, data: Option<PathBuf>, options: Options) -> Result<Self> {
         let target = home.join("target");
         let data = data.unwrap_or_else(|| target.join("data"));
-        std::fs::create_dir_all(&data)
-            .with_context(|| format!("making the data folder {}", data.display()))?;
+        std::fs::create_dir_all(&data).with_context(|| format!("making the data folder {}", data.display()))?;
         let data = data.canonicalize().context("resolving the data folder")?;
         let machine = Machine::look(&data)?;
         if machine.filesystem == "tmpfs" {
-            bail!(
-                "{} is in memory (tmpfs): give --dir a folder on a disk",
-                data.display()
-            );
+            bail!("{} is in memory (tmpfs): give --dir a folder on a disk", data.display());
         }
-        Ok(Self {
-            home,
-            target,
-            data,
-            options,
-            machine,
-        })
+        Ok(Self { home, target, data, options, machine })
     }
 
     /// A fresh folder on the disk, removed when dropped.
     pub fn folder(&self) -> Result<TempDir> {
-        tempfile::Builder::new()
-            .prefix("round-")
-            .tempdir_in(&self.data)
-            .context("making a folder for a round")
+        tempfile::Builder::new().prefix("round-").tempdir_in(&self.data).context("making a folder for a round")
     }
 
     /// A section's result, with the circumstances under which it was had.

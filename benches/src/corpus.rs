@@ -65,11 +65,7 @@ pub fn document(number: i64) -> Document {
         "tags": ["nightly", "import", row.id[24..].to_owned()],
         "input": { "path": format!("incoming/{number:08}.csv"), "bytes": hash(number) >> 40, "retries": 3, "dry_run": false },
     });
-    let fields = if let Value::Object(fields) = value {
-        fields
-    } else {
-        Map::new()
-    };
+    let fields = if let Value::Object(fields) = value { fields } else { Map::new() };
     (row.id, fields)
 }
 

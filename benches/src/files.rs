@@ -22,36 +22,18 @@ gets a record with `fs::read` and serde_json. Gets are of random records and com
 
 /// Measures puts and gets.
 pub async fn run(context: &Context) -> Result<Section> {
-    let (loaded, puts, gets) = if context.quick {
-        (1_000, 20, 500)
-    } else {
-        (100_000_i64, 500, 20_000_usize)
-    };
-    let all: Vec<Box<dyn FileSubject>> = ours::files::subject()
-        .into_iter()
-        .chain([Box::new(Bare::default()) as _])
-        .collect();
+    let (loaded, puts, gets) = if context.quick { (1_000, 20, 500) } else { (100_000_i64, 500, 20_000_usize) };
+    let all: Vec<Box<dyn FileSubject>> = ours::files::subject().into_iter().chain([Box::new(Bare::default()) as _]).collect();
     let mut subjects = Vec::new();
     for mut subject in all {
-        context.progress(&format!(
-            "fs: loading {loaded} records into {}",
-            subject.name()
-        ));
+        context.progress(&format!("fs: loading {loaded} records into {}", subject.name()));
         let dir = context.folder()?;
         subject.open(dir.path()).await?;
         subject.load((0..loaded).map(document).collect()).await?;
         subjects.push((subject, dir));
     }
     let lanes = || {
-        subjects
-            .iter()
-            .map(|(s, _)| Lane {
-                subject: s.name(),
-                role: s.role(),
-                note: s.note(),
-                unable: None,
-            })
-            .collect::<Vec<_>>()
+        subjects.iter().map(|(s, _)| Lane { subject: s.name(), role: s.role(), note: s.note(), unable: None }).collect::<Vec<_>>()
     };
 
     context.progress("fs: durable puts");
@@ -60,10 +42,7 @@ pub async fn run(context: &Context) -> Result<Section> {
         let first = next[index];
         next[index] += puts;
         let records: Vec<Document> = (first..next[index]).map(document).collect();
-        let (count, ids) = (
-            records.len(),
-            records.iter().map(|(id, _)| id.clone()).collect(),
-        );
+        let (count, ids) = (records.len(), records.iter().map(|(id, _)| id.clone()).collect());
         let started = Instant::now();
         subjects[index].0.put_all(records).await?;
         let rate = per_second(count, started);
@@ -76,9 +55,7 @@ pub async fn run(context: &Context) -> Result<Section> {
     context.progress("fs: gets");
     let mut random = Random::new(3);
     let get = interleave(lanes(), context.rounds, async |index| {
-        let ids: Vec<String> = (0..gets)
-            .map(|_| document(random.below(loaded)).0)
-            .collect();
+        let ids: Vec<String> = (0..gets).map(|_| document(random.below(loaded)).0).collect();
         let started = Instant::now();
         let found = subjects[index].0.get_all(ids).await?;
         let rate = per_second(gets, started);
@@ -89,20 +66,9 @@ pub async fn run(context: &Context) -> Result<Section> {
 
     let table = |title: String, unit: &str, entries, at_least, group: &str| Table {
         title,
-        metrics: vec![Metric {
-            name: "rate".to_owned(),
-            unit: unit.to_owned(),
-            better: Better::Higher,
-        }],
+        metrics: vec![Metric { name: "rate".to_owned(), unit: unit.to_owned(), better: Better::Higher }],
         entries,
-        targets: vec![Target {
-            metric: 0,
-            goal: Goal::Ratio {
-                against: Role::Baseline,
-                at_least,
-            },
-            group: group.to_owned(),
-        }],
+        targets: vec![Target { metric: 0, goal: Goal::Ratio { against: Role::Baseline, at_least }, group: group.to_owned() }],
     };
     let tables = vec![
         table(
@@ -112,13 +78,7 @@ pub async fn run(context: &Context) -> Result<Section> {
             0.9,
             "fs: durable put, bare write + fsync + rename + fsync",
         ),
-        table(
-            format!("get, 1 of {loaded} records"),
-            "gets/s",
-            get,
-            0.7,
-            "fs: get, fs::read + parse",
-        ),
+        table(format!("get, 1 of {loaded} records"), "gets/s", get, 0.7, "fs: get, fs::read + parse"),
     ];
     Ok(context.section("fs", "Records as files", INTRO, tables))
 }
@@ -130,10 +90,7 @@ struct Bare {
 }
 
 impl Bare {
-    async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Path) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> Result<T> + Send + 'static) -> Result<T> {
         let dir = self.dir.clone();
         tokio::task::spawn_blocking(move || work(&dir)).await?
     }
@@ -167,20 +124,14 @@ impl FileSubject for Bare {
     }
 
     async fn put_all(&self, records: Vec<Document>) -> Result<()> {
-        self.with(move |dir| {
-            records
-                .iter()
-                .try_for_each(|(id, fields)| put(dir, id, fields))
-        })
-        .await
+        self.with(move |dir| records.iter().try_for_each(|(id, fields)| put(dir, id, fields))).await
     }
 
     async fn get_all(&self, ids: Vec<String>) -> Result<usize> {
         self.with(move |dir| {
             let mut found = 0;
             for id in ids {
-                let fields: Map<String, Value> =
-                    serde_json::from_slice(&fs::read(path(dir, &id))?)?;
+                let fields: Map<String, Value> = serde_json::from_slice(&fs::read(path(dir, &id))?)?;
                 found += usize::from(!fields.is_empty());
                 std::hint::black_box(fields);
             }

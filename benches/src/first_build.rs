@@ -36,25 +36,14 @@ pub async fn run(context: &Context) -> Result<Section> {
     }
     let table = Table {
         title: format!("first build, {JOBS} jobs"),
-        metrics: vec![Metric {
-            name: "time".to_owned(),
-            unit: "s".to_owned(),
-            better: Better::Lower,
-        }],
+        metrics: vec![Metric { name: "time".to_owned(), unit: "s".to_owned(), better: Better::Lower }],
         entries: vec![Entry {
             subject: "cargo build --release".to_owned(),
             role: Role::Ours,
             note: String::new(),
             outcome: Outcome::Measured(vec![vec![seconds]]),
         }],
-        targets: vec![Target {
-            metric: 0,
-            goal: Goal::AtMost(180.0),
-            group: "build: seconds on two cores".to_owned(),
-        }],
+        targets: vec![Target { metric: 0, goal: Goal::AtMost(180.0), group: "build: seconds on two cores".to_owned() }],
     };
-    Ok(Section {
-        rounds: 1,
-        ..context.section("build", "First build", INTRO, vec![table])
-    })
+    Ok(Section { rounds: 1, ..context.section("build", "First build", INTRO, vec![table]) })
 }

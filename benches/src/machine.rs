@@ -32,8 +32,7 @@ impl Machine {
     ///
     /// When the disk can't be written.
     pub fn look(dir: &Path) -> Result<Self> {
-        let (appends_per_second, overwrites_per_second) =
-            try_disk(dir).context("trying the disk")?;
+        let (appends_per_second, overwrites_per_second) = try_disk(dir).context("trying the disk")?;
         Ok(Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_gib: memory_gib(),
@@ -50,12 +49,7 @@ impl std::fmt::Display for Machine {
         write!(
             f,
             "{} cores, {} GiB of memory, {}, {}; 4 KiB + fsync: {:.0}/s appending, {:.0}/s overwriting",
-            self.cores,
-            self.memory_gib,
-            self.kernel,
-            self.filesystem,
-            self.appends_per_second,
-            self.overwrites_per_second
+            self.cores, self.memory_gib, self.kernel, self.filesystem, self.appends_per_second, self.overwrites_per_second
         )
     }
 }
@@ -77,12 +71,10 @@ fn try_disk(dir: &Path) -> Result<(f64, f64)> {
 }
 
 fn memory_gib() -> u64 {
-    let kib = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        });
+    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
     kib.unwrap_or(0).div_ceil(1 << 20)
 }
 
@@ -107,8 +99,5 @@ fn filesystem(dir: &Path) -> String {
             dir.starts_with(point).then_some((point.len(), kind))
         })
         .max()
-        .map_or_else(
-            || "unknown file system".to_owned(),
-            |(_, kind)| kind.to_owned(),
-        )
+        .map_or_else(|| "unknown file system".to_owned(), |(_, kind)| kind.to_owned())
 }

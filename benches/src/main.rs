@@ -49,13 +49,7 @@ enum SectionName {
 
 impl SectionName {
     /// What a run without `--section` measures.
-    const USUAL: [Self; 5] = [
-        Self::Queue,
-        Self::Records,
-        Self::Fs,
-        Self::Memory,
-        Self::Blobs,
-    ];
+    const USUAL: [Self; 5] = [Self::Queue, Self::Records, Self::Fs, Self::Memory, Self::Blobs];
 
     fn id(self) -> &'static str {
         match self {
@@ -107,12 +101,7 @@ struct Args {
     dir: Option<PathBuf>,
     /// Measure only the queue cases whose title contains this text, such as "8 at once". Writes no document unless `--doc` is
     /// given.
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     case: String,
     /// Leave out the peers that have to be built (fang) or installed (Python).
     #[arg(long)]
@@ -129,10 +118,7 @@ enum Child {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(bench(args))
 }
 
@@ -142,26 +128,17 @@ async fn bench(args: Args) -> Result<()> {
     }
     let home = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let options = Options {
-        rounds: args
-            .rounds
-            .map_or(if args.quick { 2 } else { 5 }, usize::from),
+        rounds: args.rounds.map_or(if args.quick { 2 } else { 5 }, usize::from),
         quick: args.quick,
         no_peers: args.no_peers,
         case: args.case,
     };
     let context = Context::new(home, args.dir, options)?;
-    let names = if args.section.is_empty() {
-        SectionName::USUAL.to_vec()
-    } else {
-        args.section
-    };
+    let names = if args.section.is_empty() { SectionName::USUAL.to_vec() } else { args.section };
 
     let mut sections = Vec::with_capacity(names.len());
     for name in names {
-        let section = name
-            .run(&context)
-            .await
-            .with_context(|| format!("section {}", name.id()))?;
+        let section = name.run(&context).await.with_context(|| format!("section {}", name.id()))?;
         print(&report::text(&section));
         sections.push(section);
     }
@@ -169,32 +146,22 @@ async fn bench(args: Args) -> Result<()> {
         let json = serde_json::to_vec_pretty(&sections)?;
         std::fs::write(file, json).with_context(|| format!("writing {}", file.display()))?;
     }
-    let doc = args
-        .doc
-        .or_else(|| (!context.partial()).then(|| context.root().join("docs/performance.md")));
+    let doc = args.doc.or_else(|| (!context.partial()).then(|| context.root().join("docs/performance.md")));
     let Some(doc) = doc else { return Ok(()) };
     write_document(&context, &doc, sections)
 }
 
 /// Writes the document from this run's sections and those that earlier runs left.
 fn write_document(context: &Context, doc: &Path, sections: Vec<Section>) -> Result<()> {
-    let ids: Vec<&str> = SectionName::value_variants()
-        .iter()
-        .map(|name| name.id())
-        .collect();
+    let ids: Vec<&str> = SectionName::value_variants().iter().map(|name| name.id()).collect();
     // Small sizes and picked cases are for looking at, not for keeping.
-    let sections = if context.partial() {
-        sections
-    } else {
-        report::merge(&context.target.join("performance.json"), sections, &ids)?
-    };
-    let changes = std::fs::read_to_string(context.home.join("CHANGES.md"))
-        .context("reading benches/CHANGES.md")?;
+    let sections =
+        if context.partial() { sections } else { report::merge(&context.target.join("performance.json"), sections, &ids)? };
+    let changes = std::fs::read_to_string(context.home.join("CHANGES.md")).context("reading benches/CHANGES.md")?;
     if let Some(folder) = doc.parent() {
         std::fs::create_dir_all(folder).context("making the document's folder")?;
     }
-    std::fs::write(doc, report::document(&sections, &changes))
-        .with_context(|| format!("writing {}", doc.display()))?;
+    std::fs::write(doc, report::document(&sections, &changes)).with_context(|| format!("writing {}", doc.display()))?;
     context.progress(&format!("wrote {}", doc.display()));
     Ok(())
 }

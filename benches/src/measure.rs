@@ -48,11 +48,7 @@ impl Spread {
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
         let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 {
-            sorted[middle]
-        } else {
-            f64::midpoint(sorted[middle - 1], sorted[middle])
-        };
+        let median = if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) };
         Some(Self { median, min, max })
     }
 }
@@ -79,20 +75,14 @@ pub struct Lane {
 /// machine does in the meantime meets all of them. `round` answers with one sample per metric.
 ///
 /// A subject that fails is not run again; its entry says why.
-pub async fn interleave(
-    lanes: Vec<Lane>,
-    rounds: usize,
-    mut round: impl AsyncFnMut(usize) -> Result<Vec<f64>>,
-) -> Vec<Entry> {
+pub async fn interleave(lanes: Vec<Lane>, rounds: usize, mut round: impl AsyncFnMut(usize) -> Result<Vec<f64>>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = lanes
         .into_iter()
         .map(|lane| Entry {
             subject: lane.subject,
             role: lane.role,
             note: lane.note,
-            outcome: lane
-                .unable
-                .map_or(Outcome::Measured(Vec::new()), Outcome::NotRun),
+            outcome: lane.unable.map_or(Outcome::Measured(Vec::new()), Outcome::NotRun),
         })
         .collect();
     for number in 0..=rounds {
@@ -123,32 +113,13 @@ mod tests {
 
     #[test]
     fn spread_of_odd_and_even_samples() {
-        assert_eq!(
-            Spread::of(&[3.0, 1.0, 2.0]),
-            Some(Spread {
-                median: 2.0,
-                min: 1.0,
-                max: 3.0
-            })
-        );
-        assert_eq!(
-            Spread::of(&[4.0, 1.0, 2.0, 3.0]),
-            Some(Spread {
-                median: 2.5,
-                min: 1.0,
-                max: 4.0
-            })
-        );
+        assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
         assert_eq!(Spread::of(&[]), None);
     }
 
     fn lane(subject: &str, unable: Option<&str>) -> Lane {
-        Lane {
-            subject: subject.to_owned(),
-            role: Role::Peer,
-            note: String::new(),
-            unable: unable.map(str::to_owned),
-        }
+        Lane { subject: subject.to_owned(), role: Role::Peer, note: String::new(), unable: unable.map(str::to_owned) }
     }
 
     #[tokio::test]

@@ -22,11 +22,7 @@ clones the whole record.";
 
 /// Measures point gets by one caller.
 pub async fn run(context: &Context) -> Result<Section> {
-    let (loaded, gets) = if context.quick {
-        (1_000, 5_000)
-    } else {
-        (100_000_i64, 200_000_u32)
-    };
+    let (loaded, gets) = if context.quick { (1_000, 5_000) } else { (100_000_i64, 200_000_u32) };
     let mut subjects: Vec<Box<dyn MemorySubject>> = Vec::new();
     subjects.extend(ours::memory::subject());
     subjects.push(Box::new(LockedHash::default()));
@@ -34,22 +30,13 @@ pub async fn run(context: &Context) -> Result<Section> {
     for subject in &mut subjects {
         subject.load((0..loaded).map(document).collect()).await?;
     }
-    let lanes = subjects
-        .iter()
-        .map(|s| Lane {
-            subject: s.name(),
-            role: s.role(),
-            note: s.note(),
-            unable: None,
-        })
-        .collect::<Vec<_>>();
+    let lanes =
+        subjects.iter().map(|s| Lane { subject: s.name(), role: s.role(), note: s.note(), unable: None }).collect::<Vec<_>>();
 
     context.progress("memory: point gets");
     let mut random = Random::new(4);
     let entries = interleave(lanes, context.rounds, async |index| {
-        let ids: Vec<String> = (0..gets)
-            .map(|_| document(random.below(loaded)).0)
-            .collect();
+        let ids: Vec<String> = (0..gets).map(|_| document(random.below(loaded)).0).collect();
         let started = Instant::now();
         let found = subjects[index].get_all(&ids).await?;
         let nanoseconds = started.elapsed().as_secs_f64() * 1e9 / f64::from(gets);
@@ -59,20 +46,12 @@ pub async fn run(context: &Context) -> Result<Section> {
     .await;
     let table = Table {
         title: format!("point get, 1 of {loaded} records"),
-        metrics: vec![Metric {
-            name: "time".to_owned(),
-            unit: "ns".to_owned(),
-            better: Better::Lower,
-        }],
+        metrics: vec![Metric { name: "time".to_owned(), unit: "ns".to_owned(), better: Better::Lower }],
         entries,
         targets: vec![Target {
             metric: 0,
-            goal: Goal::Ratio {
-                against: Role::Baseline,
-                at_least: 1.0 / 3.0,
-            },
-            group: "memory: point get, a locked map that clones the record (at most 3 × its time)"
-                .to_owned(),
+            goal: Goal::Ratio { against: Role::Baseline, at_least: 1.0 / 3.0 },
+            group: "memory: point get, a locked map that clones the record (at most 3 × its time)".to_owned(),
         }],
     };
     Ok(context.section("memory", "Records in memory", INTRO, vec![table]))
@@ -88,14 +67,7 @@ struct Stored {
 
 impl Stored {
     fn entry((key, fields): Document) -> (String, Self) {
-        (
-            key.clone(),
-            Self {
-                key,
-                version: 1,
-                fields,
-            },
-        )
+        (key.clone(), Self { key, version: 1, fields })
     }
 
     fn is(&self, key: &str) -> bool {
@@ -126,12 +98,7 @@ impl MemorySubject for LockedHash {
     async fn get_all(&self, ids: &[String]) -> Result<usize> {
         let mut found = 0;
         for id in ids {
-            let record = self
-                .0
-                .read()
-                .map_err(|_| anyhow!("the lock is poisoned"))?
-                .get(id)
-                .cloned();
+            let record = self.0.read().map_err(|_| anyhow!("the lock is poisoned"))?.get(id).cloned();
             found += usize::from(black_box(record).is_some_and(|record| record.is(id)));
         }
         Ok(found)
@@ -162,12 +129,7 @@ impl MemorySubject for LockedTree {
     async fn get_all(&self, ids: &[String]) -> Result<usize> {
         let mut found = 0;
         for id in ids {
-            let record = self
-                .0
-                .lock()
-                .map_err(|_| anyhow!("the lock is poisoned"))?
-                .get(id)
-                .cloned();
+            let record = self.0.lock().map_err(|_| anyhow!("the lock is poisoned"))?.get(id).cloned();
             found += usize::from(black_box(record).is_some_and(|record| record.is(id)));
         }
         Ok(found)

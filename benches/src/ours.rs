@@ -13,11 +13,7 @@ use serde_json::Value;
 use storage_core::{Backends, Driver, DriverConfig, RecordStore};
 
 /// Opens a store below `dir`, with options.
-pub(crate) async fn open(
-    driver: &dyn Driver,
-    url: &str,
-    options: &[(&str, Value)],
-) -> Result<Backends> {
+pub(crate) async fn open(driver: &dyn Driver, url: &str, options: &[(&str, Value)]) -> Result<Backends> {
     let mut config = DriverConfig::from_url(url);
     for (name, value) in options {
         config.options.insert((*name).to_owned(), value.clone());
@@ -32,9 +28,6 @@ pub(crate) fn sqlite_url(dir: &Path) -> String {
 
 /// The records of what was opened.
 pub(crate) fn records(backends: &Backends) -> Result<RecordStore> {
-    let records = backends
-        .records
-        .clone()
-        .context("the driver has no records")?;
+    let records = backends.records.clone().context("the driver has no records")?;
     Ok(RecordStore::new(records))
 }

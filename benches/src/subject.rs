@@ -78,11 +78,7 @@ pub struct Row {
 #[async_trait]
 pub trait RecordSubject: Named + Send + Sync {
     /// Creates the table in an empty folder and loads the rows, as fast as the subject can.
-    async fn load(
-        &mut self,
-        dir: &Path,
-        rows: &mut (dyn Iterator<Item = Row> + Send),
-    ) -> Result<()>;
+    async fn load(&mut self, dir: &Path, rows: &mut (dyn Iterator<Item = Row> + Send)) -> Result<()>;
     /// The row with this key, all fields.
     async fn get(&self, id: &str) -> Result<Option<Row>>;
     /// Every row with this bucket in the order of their keys, all fields.
@@ -107,12 +103,7 @@ pub trait RecordSubject: Named + Send + Sync {
     async fn query_all(&self, buckets: Vec<i64>) -> Result<usize> {
         let mut found = 0;
         for bucket in buckets {
-            found += self
-                .query(bucket)
-                .await?
-                .iter()
-                .filter(|row| row.bucket == bucket)
-                .count();
+            found += self.query(bucket).await?.iter().filter(|row| row.bucket == bucket).count();
         }
         Ok(found)
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use storage_core::{Backends, Driver, DriverConfig, OptionSpec, Result, Surfaces};
+use storage_core::{Backends, Driver, DriverConfig, Error, OptionSpec, Result, Surfaces};
 
 use crate::tiny_backend::TinyRecords;
 
@@ -32,6 +32,9 @@ impl Driver for TinyDriver {
 
     async fn open(&self, config: &DriverConfig) -> Result<Backends> {
         let name = config.address().unwrap_or_default();
+        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(Error::config(format!("{name:?} can't name a tiny store: use letters, digits and `-`")));
+        }
         let mut stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let open = || Arc::new(TinyRecords::new(name, config.clock.clone()));
         let records = Arc::clone(stores.entry(name.to_owned()).or_insert_with(open));

@@ -12,7 +12,9 @@ pub mod tiny_backend;
 pub mod tiny_driver;
 
 fn harness() -> impl Harness {
-    DriverHarness::new(tiny_driver::TinyDriver::default(), || Ok(Place::unique_name("tiny:"))).manual_clock()
+    DriverHarness::new(tiny_driver::TinyDriver::default(), || Ok(Place::unique_name("tiny:")))
+        .manual_clock()
+        .broken(|| Ok(Place::url("tiny:no name")))
 }
 
 storage_conformance::test_records!(harness());

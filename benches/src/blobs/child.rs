@@ -31,21 +31,12 @@ pub struct TransferArgs {
 
 /// Runs the transfer in a child.
 pub(super) async fn spawn(subject: &str, store: &Path, file: &Path, up: bool) -> Result<Transfer> {
-    let mut command =
-        Command::new(std::env::current_exe().context("finding the bench's own program")?);
-    command
-        .args(["transfer", "--subject", subject, "--store"])
-        .arg(store)
-        .arg("--file")
-        .arg(file);
+    let mut command = Command::new(std::env::current_exe().context("finding the bench's own program")?);
+    command.args(["transfer", "--subject", subject, "--store"]).arg(store).arg("--file").arg(file);
     if up {
         command.arg("--up");
     }
-    let output = command
-        .kill_on_drop(true)
-        .output()
-        .await
-        .context("starting a transfer")?;
+    let output = command.kill_on_drop(true).output().await.context("starting a transfer")?;
     if !output.status.success() {
         bail!("{}: {}", output.status, last_line(&output.stderr));
     }
@@ -65,10 +56,7 @@ pub(super) async fn run(args: &TransferArgs, subjects: Vec<Box<dyn BlobSubject>>
     } else {
         subject.download(BLOB, &args.file).await?;
     }
-    let transfer = Transfer {
-        seconds: started.elapsed().as_secs_f64(),
-        peak_kib: peak_kib()?,
-    };
+    let transfer = Transfer { seconds: started.elapsed().as_secs_f64(), peak_kib: peak_kib()? };
     #[allow(clippy::print_stdout)] // the parent reads it
     {
         println!("{}", serde_json::to_string(&transfer)?);
@@ -78,15 +66,7 @@ pub(super) async fn run(args: &TransferArgs, subjects: Vec<Box<dyn BlobSubject>>
 
 /// `VmHWM`: the most resident memory that this process ever had.
 fn peak_kib() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")
-        .context("reading the process' own memory figures")?;
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .context("the kernel reports no peak")?;
-    Ok(line
-        .split_whitespace()
-        .nth(1)
-        .context("the peak has no figure")?
-        .parse()?)
+    let status = std::fs::read_to_string("/proc/self/status").context("reading the process' own memory figures")?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("the kernel reports no peak")?;
+    Ok(line.split_whitespace().nth(1).context("the peak has no figure")?.parse()?)
 }

@@ -46,11 +46,7 @@ impl BlobSubject for Copy {
 
     async fn get_all(&self, names: Vec<String>) -> Result<usize> {
         let dir = self.dir.clone();
-        let read = move || {
-            names
-                .iter()
-                .try_fold(0, |sum, name| Ok(sum + fs::read(dir.join(name))?.len()))
-        };
+        let read = move || names.iter().try_fold(0, |sum, name| Ok(sum + fs::read(dir.join(name))?.len()));
         tokio::task::spawn_blocking(read).await?
     }
 }

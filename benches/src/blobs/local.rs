@@ -45,9 +45,7 @@ impl Named for Local {
 #[async_trait]
 impl BlobSubject for Local {
     async fn open(&mut self, dir: &Path) -> Result<()> {
-        self.synced = Some(Arc::new(
-            LocalFileSystem::new_with_prefix(dir)?.with_fsync(true),
-        ));
+        self.synced = Some(Arc::new(LocalFileSystem::new_with_prefix(dir)?.with_fsync(true)));
         self.quick = Some(Arc::new(LocalFileSystem::new_with_prefix(dir)?));
         Ok(())
     }
@@ -58,9 +56,7 @@ impl BlobSubject for Local {
         loop {
             let mut piece = Vec::with_capacity(PIECE);
             // Kept on this thread: it does nothing else in the meantime, and the file is in the page cache.
-            let count = Read::by_ref(&mut file)
-                .take(PIECE as u64)
-                .read_to_end(&mut piece)?;
+            let count = Read::by_ref(&mut file).take(PIECE as u64).read_to_end(&mut piece)?;
             if count == 0 {
                 break;
             }
@@ -72,9 +68,7 @@ impl BlobSubject for Local {
 
     async fn download(&self, name: &str, to: &Path) -> Result<()> {
         let result = self.synced()?.get(&Name::from(name)).await?;
-        let GetResultPayload::File(mut from, _) = result.payload else {
-            bail!("the store answered without a file")
-        };
+        let GetResultPayload::File(mut from, _) = result.payload else { bail!("the store answered without a file") };
         let to = to.to_owned();
         tokio::task::spawn_blocking(move || {
             let mut file = File::create(&to)?;
@@ -100,13 +94,7 @@ impl BlobSubject for Local {
     async fn get_all(&self, names: Vec<String>) -> Result<usize> {
         let mut sum = 0;
         for name in names {
-            sum += self
-                .quick()?
-                .get(&Name::from(name))
-                .await?
-                .bytes()
-                .await?
-                .len();
+            sum += self.quick()?.get(&Name::from(name)).await?.bytes().await?.len();
         }
         Ok(sum)
     }

@@ -55,15 +55,7 @@ pub async fn run(context: &Context) -> Result<Section> {
 }
 
 fn lanes(subjects: &[Box<dyn BlobSubject>]) -> Vec<Lane> {
-    subjects
-        .iter()
-        .map(|s| Lane {
-            subject: s.name(),
-            role: s.role(),
-            note: s.note(),
-            unable: None,
-        })
-        .collect()
+    subjects.iter().map(|s| Lane { subject: s.name(), role: s.role(), note: s.note(), unable: None }).collect()
 }
 
 fn write_source(path: &Path, mib: u32) -> Result<()> {
@@ -79,10 +71,7 @@ fn write_source(path: &Path, mib: u32) -> Result<()> {
 
 async fn large(context: &Context, source: &Path, mib: u32, up: bool) -> Result<Table> {
     let subjects = subjects();
-    let stores = subjects
-        .iter()
-        .map(|_| context.folder())
-        .collect::<Result<Vec<_>>>()?;
+    let stores = subjects.iter().map(|_| context.folder()).collect::<Result<Vec<_>>>()?;
     if !up {
         for (subject, store) in subjects.iter().zip(&stores) {
             child::spawn(&subject.name(), store.path(), source, true).await?;
@@ -108,32 +97,17 @@ async fn large(context: &Context, source: &Path, mib: u32, up: bool) -> Result<T
     Ok(Table {
         title: format!("{mib} MiB {way}, durable"),
         metrics: vec![
-            Metric {
-                name: "rate".to_owned(),
-                unit: "MiB/s".to_owned(),
-                better: Better::Higher,
-            },
-            Metric {
-                name: "peak memory".to_owned(),
-                unit: "MiB".to_owned(),
-                better: Better::Lower,
-            },
+            Metric { name: "rate".to_owned(), unit: "MiB/s".to_owned(), better: Better::Higher },
+            Metric { name: "peak memory".to_owned(), unit: "MiB".to_owned(), better: Better::Lower },
         ],
         entries,
         targets: vec![
             Target {
                 metric: 0,
-                goal: Goal::Ratio {
-                    against: Role::Baseline,
-                    at_least: 0.9,
-                },
+                goal: Goal::Ratio { against: Role::Baseline, at_least: 0.9 },
                 group: "blobs: 1 GiB, copy + fsync".to_owned(),
             },
-            Target {
-                metric: 1,
-                goal: Goal::AtMost(64.0),
-                group: "blobs: 1 GiB, peak memory in MiB".to_owned(),
-            },
+            Target { metric: 1, goal: Goal::AtMost(64.0), group: "blobs: 1 GiB, peak memory in MiB".to_owned() },
         ],
     })
 }
@@ -142,10 +116,7 @@ async fn large(context: &Context, source: &Path, mib: u32, up: bool) -> Result<T
 fn same(a: &Path, b: &Path) -> Result<()> {
     use std::io::Read;
     let (mut a, mut b) = (std::fs::File::open(a)?, std::fs::File::open(b)?);
-    ensure!(
-        a.metadata()?.len() == b.metadata()?.len(),
-        "the copy has another length"
-    );
+    ensure!(a.metadata()?.len() == b.metadata()?.len(), "the copy has another length");
     let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     loop {
         let count = a.read(&mut left)?;
@@ -161,16 +132,9 @@ fn same(a: &Path, b: &Path) -> Result<()> {
 
 async fn small(context: &Context) -> Result<Table> {
     const SIZE: usize = 4_096;
-    let (blobs, gets) = if context.quick {
-        (200, 500)
-    } else {
-        (10_000_i64, 20_000_usize)
-    };
+    let (blobs, gets) = if context.quick { (200, 500) } else { (10_000_i64, 20_000_usize) };
     let mut subjects = subjects();
-    let stores = subjects
-        .iter()
-        .map(|_| context.folder())
-        .collect::<Result<Vec<_>>>()?;
+    let stores = subjects.iter().map(|_| context.folder()).collect::<Result<Vec<_>>>()?;
     for (subject, store) in subjects.iter_mut().zip(&stores) {
         subject.open(store.path()).await?;
         let mut random = Random::new(6);
@@ -186,28 +150,17 @@ async fn small(context: &Context) -> Result<Table> {
         let started = Instant::now();
         let bytes = subjects[index].get_all(names).await?;
         let rate = per_second(gets, started);
-        ensure!(
-            bytes == gets * SIZE,
-            "{bytes} bytes were read, not {}",
-            gets * SIZE
-        );
+        ensure!(bytes == gets * SIZE, "{bytes} bytes were read, not {}", gets * SIZE);
         Ok(vec![rate])
     })
     .await;
     Ok(Table {
         title: format!("4 KiB gets, 1 of {blobs} blobs"),
-        metrics: vec![Metric {
-            name: "rate".to_owned(),
-            unit: "gets/s".to_owned(),
-            better: Better::Higher,
-        }],
+        metrics: vec![Metric { name: "rate".to_owned(), unit: "gets/s".to_owned(), better: Better::Higher }],
         entries,
         targets: vec![Target {
             metric: 0,
-            goal: Goal::Ratio {
-                against: Role::Peer,
-                at_least: 0.9,
-            },
+            goal: Goal::Ratio { against: Role::Peer, at_least: 0.9 },
             group: "blobs: 4 KiB gets, object_store".to_owned(),
         }],
     })

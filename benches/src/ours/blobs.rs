@@ -23,9 +23,7 @@ struct Ours {
 async fn store(dir: &Path, fsync: bool) -> Result<BlobStore> {
     let url = format!("file://{}", dir.join("ours").display());
     let backends = super::open(&FsDriver, &url, &[("fsync", fsync.into())]).await?;
-    Ok(BlobStore::new(
-        backends.blobs.context("the driver has no blobs")?,
-    ))
+    Ok(BlobStore::new(backends.blobs.context("the driver has no blobs")?))
 }
 
 impl Ours {
@@ -58,17 +56,13 @@ impl BlobSubject for Ours {
 
     async fn upload(&self, from: &Path, name: &str) -> Result<()> {
         let options = TransferOptions::default();
-        self.durable()?
-            .upload_file(from, &BlobPath::new(name)?, &options)
-            .await?;
+        self.durable()?.upload_file(from, &BlobPath::new(name)?, &options).await?;
         Ok(())
     }
 
     async fn download(&self, name: &str, to: &Path) -> Result<()> {
         let options = TransferOptions::default();
-        self.durable()?
-            .download_file(&BlobPath::new(name)?, to, &options)
-            .await?;
+        self.durable()?.download_file(&BlobPath::new(name)?, to, &options).await?;
         Ok(())
     }
 

@@ -40,9 +40,7 @@ impl FileSubject for Ours {
     async fn open(&mut self, dir: &Path) -> Result<()> {
         let url = format!("file://{}", dir.join("ours").display());
         let store = super::records(&super::open(&FsDriver, &url, &[]).await?)?;
-        let schema = TableSchema::builder("documents")
-            .keep_undeclared()
-            .build()?;
+        let schema = TableSchema::builder("documents").keep_undeclared().build()?;
         store.create_table(&schema).await?;
         self.opened = Some((store, schema.name));
         Ok(())

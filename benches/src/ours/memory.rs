@@ -34,9 +34,7 @@ impl Named for Ours {
 impl MemorySubject for Ours {
     async fn load(&mut self, records: Vec<Document>) -> Result<()> {
         let store = RecordStore::new(Arc::new(MemoryStore::new().records()));
-        let schema = TableSchema::builder("documents")
-            .keep_undeclared()
-            .build()?;
+        let schema = TableSchema::builder("documents").keep_undeclared().build()?;
         store.create_table(&schema).await?;
         for chunk in records.chunks(1_000) {
             let mut batch = Batch::new();
@@ -54,9 +52,7 @@ impl MemorySubject for Ours {
         let mut found = 0;
         for id in ids {
             let record = store.get(table, id.as_str()).await?;
-            found += usize::from(
-                black_box(record).is_some_and(|record| record.key.id.to_string() == *id),
-            );
+            found += usize::from(black_box(record).is_some_and(|record| record.key.id.to_string() == *id));
         }
         Ok(found)
     }

@@ -11,9 +11,7 @@ use rusqlite::Connection;
 use storage_core::{NewMessage, QueueName, QueueSpec, QueueStore, Receipt, Receive};
 use storage_sqlite::SqliteDriver;
 
-use crate::queue::drive::{
-    AsyncQueue, Durability, QueueCase, QueueRound, drive_async, settings,
-};
+use crate::queue::drive::{AsyncQueue, Durability, QueueCase, QueueRound, drive_async, settings};
 use crate::subject::{Named, QueueSubject, Role};
 
 /// The toolkit's SQLite queue.
@@ -46,12 +44,7 @@ impl QueueSubject for Ours {
         let name = QueueName::new("work")?;
         // As durable as every other one; redelivery and dead letters included, which the raw side does not have.
         store.create_queue(&name, &QueueSpec::default()).await?;
-        let queue = Arc::new(Queue {
-            store,
-            name,
-            durability: case.sync,
-            file: dir.join("ours.db"),
-        });
+        let queue = Arc::new(Queue { store, name, durability: case.sync, file: dir.join("ours.db") });
         let round = drive_async(Arc::clone(&queue), *case).await?;
         queue.store.close().await?;
         Ok(round)
@@ -76,13 +69,9 @@ impl AsyncQueue for Queue {
     }
 
     async fn receive(&self, _worker: usize, max: usize) -> Result<Vec<(Receipt, Bytes)>> {
-        let request =
-            Receive::up_to(u32::try_from(max)?).visibility(Duration::from_secs(600));
+        let request = Receive::up_to(u32::try_from(max)?).visibility(Duration::from_secs(600));
         let deliveries = self.store.receive(&self.name, &request).await?;
-        Ok(deliveries
-            .into_iter()
-            .map(|delivery| (delivery.receipt, delivery.message.body))
-            .collect())
+        Ok(deliveries.into_iter().map(|delivery| (delivery.receipt, delivery.message.body)).collect())
     }
 
     async fn delete(&self, _worker: usize, receipts: Vec<Receipt>) -> Result<()> {
@@ -101,8 +90,7 @@ impl AsyncQueue for Queue {
     /// The journal mode is the file's; the synchronous setting is each connection's, so it is what was asked for.
     async fn settings(&self) -> Result<String> {
         let connection = Connection::open(&self.file)?;
-        let journal: String =
-            connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+        let journal: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
         let synchronous = match self.durability {
             Durability::Full => 2,
             Durability::Normal => 1,

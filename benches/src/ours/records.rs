@@ -5,10 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use storage_core::{
-    Batch, ColumnType, Expect, Fields, Filter, Query, Record, RecordStore, TableName, TableSchema,
-    fields,
-};
+use storage_core::{Batch, ColumnType, Expect, Fields, Filter, Query, Record, RecordStore, TableName, TableSchema, fields};
 use storage_sqlite::SqliteDriver;
 
 use crate::subject::{Named, RecordSubject, Role, Row};
@@ -75,11 +72,7 @@ fn batch(table: &TableName, rows: impl IntoIterator<Item = Row>) -> Batch {
 
 #[async_trait]
 impl RecordSubject for Ours {
-    async fn load(
-        &mut self,
-        dir: &Path,
-        rows: &mut (dyn Iterator<Item = Row> + Send),
-    ) -> Result<()> {
+    async fn load(&mut self, dir: &Path, rows: &mut (dyn Iterator<Item = Row> + Send)) -> Result<()> {
         let backends = super::open(&SqliteDriver, &super::sqlite_url(dir), &[]).await?;
         let store = super::records(&backends)?;
         let schema = TableSchema::builder("people")
@@ -109,9 +102,7 @@ impl RecordSubject for Ours {
 
     async fn query(&self, bucket: i64) -> Result<Vec<Row>> {
         let (store, table) = self.opened()?;
-        let query = Query::table(table.clone())?
-            .filter(Filter::eq("bucket", bucket)?)
-            .limit(1_000);
+        let query = Query::table(table.clone())?.filter(Filter::eq("bucket", bucket)?).limit(1_000);
         let page = store.scan(&query).await?;
         page.records.into_iter().map(to_row).collect()
     }
@@ -124,9 +115,7 @@ impl RecordSubject for Ours {
 
     async fn insert_one(&self, row: Row) -> Result<()> {
         let (store, table) = self.opened()?;
-        store
-            .insert(table, row.id.as_str(), to_fields(&row))
-            .await?;
+        store.insert(table, row.id.as_str(), to_fields(&row)).await?;
         Ok(())
     }
 

@@ -39,15 +39,9 @@ pub(crate) async fn open(dir: &Path, case: &QueueCase) -> Result<Arc<Apalis>> {
             Durability::Normal => SqliteSynchronous::Normal,
         });
     // One connection for all workers: with one for each, waiting in SQLite's busy handler makes it three to five times slower.
-    let pool = SqlitePoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(Duration::from_secs(120))
-        .connect_with(options)
-        .await?;
-    SqliteStorage::migrations()
-        .run(&pool)
-        .await
-        .context("running apalis' migrations")?;
+    let pool =
+        SqlitePoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(120)).connect_with(options).await?;
+    SqliteStorage::migrations().run(&pool).await.context("running apalis' migrations")?;
 
     let config = Config::default().queue(QUEUE).batch_size(case.batch);
     let mut workers = Vec::with_capacity(case.workers);
@@ -56,11 +50,7 @@ pub(crate) async fn open(dir: &Path, case: &QueueCase) -> Result<Arc<Apalis>> {
         queries::register_worker(&pool, &config, &worker, "bench").await?;
         workers.push(worker);
     }
-    Ok(Arc::new(Apalis {
-        pool,
-        config,
-        workers,
-    }))
+    Ok(Arc::new(Apalis { pool, config, workers }))
 }
 
 #[async_trait]
@@ -84,10 +74,7 @@ impl AsyncQueue for Apalis {
         tasks
             .into_iter()
             .map(|task| {
-                let id = task
-                    .task_id()
-                    .cloned()
-                    .context("apalis answered with a task without an id")?;
+                let id = task.task_id().cloned().context("apalis answered with a task without an id")?;
                 let attempt = task.attempt();
                 let (body, _) = task.take();
                 Ok(((id, attempt), Bytes::from(body)))
@@ -98,37 +85,22 @@ impl AsyncQueue for Apalis {
     async fn delete(&self, worker: usize, receipts: Vec<Self::Receipt>) -> Result<()> {
         let results: Vec<_> = receipts
             .into_iter()
-            .map(|(task_id, attempt)| TaskResult {
-                task_id,
-                attempt,
-                status: Status::Done,
-                result: Ok(serde_json::Value::Null),
-            })
+            .map(|(task_id, attempt)| TaskResult { task_id, attempt, status: Status::Done, result: Ok(serde_json::Value::Null) })
             .collect();
         let payloads: Vec<_> = results.iter().collect();
         let acked = queries::ack_tasks(&self.pool, &payloads, self.workers[worker].name()).await?;
-        anyhow::ensure!(
-            acked == results.len() as u64,
-            "{acked} of {} tasks were still held",
-            results.len()
-        );
+        anyhow::ensure!(acked == results.len() as u64, "{acked} of {} tasks were still held", results.len());
         Ok(())
     }
 
     async fn left(&self) -> Result<u64> {
-        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM Jobs WHERE status <> 'Done'")
-            .fetch_one(&self.pool)
-            .await?;
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM Jobs WHERE status <> 'Done'").fetch_one(&self.pool).await?;
         Ok(u64::try_from(left)?)
     }
 
     async fn settings(&self) -> Result<String> {
-        let journal: String = sqlx::query_scalar("PRAGMA journal_mode")
-            .fetch_one(&self.pool)
-            .await?;
-        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
-            .fetch_one(&self.pool)
-            .await?;
+        let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&self.pool).await?;
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&self.pool).await?;
         Ok(super::drive::settings(&journal, synchronous))
     }
 }

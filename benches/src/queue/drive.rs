@@ -83,10 +83,7 @@ pub fn settings(journal: &str, synchronous: i64) -> String {
         2 => "FULL",
         _ => "EXTRA",
     };
-    format!(
-        "journal_mode={}, synchronous={synchronous}",
-        journal.to_uppercase()
-    )
+    format!("journal_mode={}, synchronous={synchronous}", journal.to_uppercase())
 }
 
 /// A queue that is called from async code.
@@ -147,10 +144,7 @@ impl Ledger {
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| digits.parse().ok())
             .context("a message arrived without its number")?;
-        let sent = self
-            .bodies
-            .get(number)
-            .context("a message arrived that was never sent")?;
+        let sent = self.bodies.get(number).context("a message arrived that was never sent")?;
         if sent != received {
             bail!("message {number} arrived with another body than it was sent with");
         }
@@ -167,15 +161,8 @@ impl Ledger {
     }
 
     /// The batches that producer `worker` of `case.workers` sends.
-    fn share<'a>(
-        &'a self,
-        case: &QueueCase,
-        worker: usize,
-    ) -> impl Iterator<Item = &'a [Bytes]> + Send {
-        self.bodies
-            .chunks(case.batch)
-            .skip(worker)
-            .step_by(case.workers)
+    fn share<'a>(&'a self, case: &QueueCase, worker: usize) -> impl Iterator<Item = &'a [Bytes]> + Send {
+        self.bodies.chunks(case.batch).skip(worker).step_by(case.workers)
     }
 
     fn round(&self, send: Duration, drain: Duration, left: u64, settings: String) -> QueueRound {
@@ -198,9 +185,7 @@ fn body(number: usize, length: usize) -> Bytes {
     let mut text = format!("{number:020}");
     let mut state = number as u64 ^ 0x9E37_79B9_7F4A_7C15;
     while text.len() < length {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         text.push_str(&format!("{:016x}", state ^ (state >> 29)));
     }
     text.truncate(length.max(NUMBER));
@@ -215,24 +200,15 @@ struct Stall {
 
 impl Stall {
     fn new() -> Self {
-        Self {
-            at: Instant::now(),
-            arrived: 0,
-        }
+        Self { at: Instant::now(), arrived: 0 }
     }
 
     fn check(&mut self, ledger: &Ledger) -> Result<()> {
         let arrived = ledger.arrived.load(Ordering::Relaxed);
         if arrived > self.arrived {
-            *self = Self {
-                at: Instant::now(),
-                arrived,
-            };
+            *self = Self { at: Instant::now(), arrived };
         } else if self.at.elapsed() > STALLED_AFTER {
-            bail!(
-                "{arrived} of {} messages arrived, then none for {STALLED_AFTER:?}",
-                ledger.bodies.len()
-            );
+            bail!("{arrived} of {} messages arrived, then none for {STALLED_AFTER:?}", ledger.bodies.len());
         }
         Ok(())
     }
@@ -274,12 +250,7 @@ pub async fn drive_async<Q: AsyncQueue>(queue: Arc<Q>, case: QueueCase) -> Resul
     Ok(ledger.round(send, drain, queue.left().await?, queue.settings().await?))
 }
 
-async fn consume_async<Q: AsyncQueue>(
-    queue: &Q,
-    ledger: &Ledger,
-    case: &QueueCase,
-    worker: usize,
-) -> Result<()> {
+async fn consume_async<Q: AsyncQueue>(queue: &Q, ledger: &Ledger, case: &QueueCase, worker: usize) -> Result<()> {
     let mut stall = Stall::new();
     while !ledger.done() {
         let messages = queue.receive(worker, case.batch).await?;
@@ -309,9 +280,7 @@ pub fn drive_sync<Q: SyncQueue>(mut handles: Vec<Q>, case: QueueCase) -> Result<
     })?;
     let drain = on_threads(&mut handles, |_, queue| consume_sync(queue, &ledger, &case))?;
 
-    let first = handles
-        .first_mut()
-        .context("a queue needs at least one worker")?;
+    let first = handles.first_mut().context("a queue needs at least one worker")?;
     Ok(ledger.round(send, drain, first.left()?, first.settings()?))
 }
 
@@ -335,10 +304,7 @@ fn consume_sync<Q: SyncQueue>(queue: &mut Q, ledger: &Ledger, case: &QueueCase) 
 }
 
 /// Runs `work` on one thread per handle and answers with the time from the common start to the last end.
-fn on_threads<Q: Send>(
-    handles: &mut [Q],
-    work: impl Fn(usize, &mut Q) -> Result<()> + Sync,
-) -> Result<Duration> {
+fn on_threads<Q: Send>(handles: &mut [Q], work: impl Fn(usize, &mut Q) -> Result<()> + Sync) -> Result<Duration> {
     let barrier = Barrier::new(handles.len() + 1);
     std::thread::scope(|scope| {
         let threads: Vec<_> = handles
@@ -355,9 +321,7 @@ fn on_threads<Q: Send>(
         barrier.wait();
         let started = Instant::now();
         for thread in threads {
-            thread
-                .join()
-                .map_err(|_| anyhow::anyhow!("a worker thread panicked"))??;
+            thread.join().map_err(|_| anyhow::anyhow!("a worker thread panicked"))??;
         }
         Ok(started.elapsed())
     })

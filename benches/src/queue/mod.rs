@@ -38,11 +38,7 @@ async fn subjects(context: &Context) -> Vec<Box<dyn QueueSubject>> {
 
 /// The matrix: durability × workers × batch × body.
 fn cases(context: &Context) -> Vec<QueueCase> {
-    let (singles, many) = if context.quick {
-        (64, 1_600)
-    } else {
-        (2_000, 16_000)
-    };
+    let (singles, many) = if context.quick { (64, 1_600) } else { (2_000, 16_000) };
     let mut cases = Vec::new();
     for sync in [Durability::Full, Durability::Normal] {
         for workers in [1, 8] {
@@ -51,13 +47,7 @@ fn cases(context: &Context) -> Vec<QueueCase> {
                     if context.quick && (sync == Durability::Normal || body != 100) {
                         continue;
                     }
-                    cases.push(QueueCase {
-                        sync,
-                        workers,
-                        batch,
-                        body,
-                        messages,
-                    });
+                    cases.push(QueueCase { sync, workers, batch, body, messages });
                 }
             }
         }
@@ -69,10 +59,7 @@ fn cases(context: &Context) -> Vec<QueueCase> {
 pub async fn run(context: &Context) -> Result<Section> {
     let subjects = subjects(context).await;
     let mut tables = Vec::new();
-    for case in cases(context)
-        .into_iter()
-        .filter(|case| title(case).contains(&context.case))
-    {
+    for case in cases(context).into_iter().filter(|case| title(case).contains(&context.case)) {
         context.progress(&format!("queue: {}", title(&case)));
         tables.push(table(context, &subjects, &case).await);
     }
@@ -86,12 +73,7 @@ async fn table(context: &Context, subjects: &[Box<dyn QueueSubject>], case: &Que
         .collect::<Vec<_>>();
     let described = lanes
         .iter()
-        .map(|subject| Lane {
-            subject: subject.name(),
-            role: subject.role(),
-            note: subject.note(),
-            unable: subject.unable(case),
-        })
+        .map(|subject| Lane { subject: subject.name(), role: subject.role(), note: subject.note(), unable: subject.unable(case) })
         .collect();
     let mut settings = vec![String::new(); lanes.len()];
     let mut entries = interleave(described, context.rounds, async |index| {
@@ -103,54 +85,26 @@ async fn table(context: &Context, subjects: &[Box<dyn QueueSubject>], case: &Que
         settings[index] = describe(&round);
         #[allow(clippy::cast_precision_loss)] // counts of messages are far below 2^52
         let messages = case.messages as f64;
-        Ok(vec![
-            messages / round.send_seconds,
-            messages / round.drain_seconds,
-        ])
+        Ok(vec![messages / round.send_seconds, messages / round.drain_seconds])
     })
     .await;
     for (entry, settings) in entries.iter_mut().zip(settings) {
-        entry.note = [entry.note.as_str(), &settings]
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join("; ");
+        entry.note = [entry.note.as_str(), &settings].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
     }
-    let metric = |name: &str| Metric {
-        name: name.to_owned(),
-        unit: "messages/s".to_owned(),
-        better: Better::Higher,
-    };
-    Table {
-        title: title(case),
-        metrics: vec![metric("send"), metric("drain")],
-        entries,
-        targets: targets(case),
-    }
+    let metric = |name: &str| Metric { name: name.to_owned(), unit: "messages/s".to_owned(), better: Better::Higher };
+    Table { title: title(case), metrics: vec![metric("send"), metric("drain")], entries, targets: targets(case) }
 }
 
 /// The case with as many messages as the subject can take, every worker still having the same number of full batches.
 fn fit(case: &QueueCase, subject: &dyn QueueSubject) -> QueueCase {
     let unit = case.workers * case.batch;
     let most = (subject.longest_round() / unit).max(1) * unit;
-    QueueCase {
-        messages: case.messages.min(most),
-        ..*case
-    }
+    QueueCase { messages: case.messages.min(most), ..*case }
 }
 
 fn title(case: &QueueCase) -> String {
-    let QueueCase {
-        sync,
-        workers,
-        batch,
-        body,
-        ..
-    } = case;
-    format!(
-        "synchronous={}, {workers} at once, batches of {batch}, bodies of {body} B",
-        sync.pragma()
-    )
+    let QueueCase { sync, workers, batch, body, .. } = case;
+    format!("synchronous={}, {workers} at once, batches of {batch}, bodies of {body} B", sync.pragma())
 }
 
 fn targets(case: &QueueCase) -> Vec<Target> {
@@ -159,26 +113,12 @@ fn targets(case: &QueueCase) -> Vec<Target> {
     }
     let peer = if case.workers == 1 { 1.0 } else { 5.0 };
     let at = format!("{} at once", case.workers);
-    let target = |metric, against, at_least, group: String| Target {
-        metric,
-        goal: Goal::Ratio { against, at_least },
-        group,
-    };
+    let target = |metric, against, at_least, group: String| Target { metric, goal: Goal::Ratio { against, at_least }, group };
     (0..2)
         .flat_map(|metric| {
             [
-                target(
-                    metric,
-                    Role::Baseline,
-                    0.7,
-                    "queue, FULL: raw rusqlite, same batch".to_owned(),
-                ),
-                target(
-                    metric,
-                    Role::Peer,
-                    peer,
-                    format!("queue, FULL: the best peer, {at}"),
-                ),
+                target(metric, Role::Baseline, 0.7, "queue, FULL: raw rusqlite, same batch".to_owned()),
+                target(metric, Role::Peer, peer, format!("queue, FULL: the best peer, {at}")),
             ]
         })
         .collect()
@@ -186,27 +126,15 @@ fn targets(case: &QueueCase) -> Vec<Target> {
 
 /// Fails when a message is missing or left; duplicates are legal in a queue that delivers at least once, and reported.
 fn verify(case: &QueueCase, round: &QueueRound) -> Result<()> {
-    ensure!(
-        round.delivered == case.messages,
-        "{} of {} messages were delivered",
-        round.delivered,
-        case.messages
-    );
-    ensure!(
-        round.left == 0,
-        "{} messages were left in the queue",
-        round.left
-    );
+    ensure!(round.delivered == case.messages, "{} of {} messages were delivered", round.delivered, case.messages);
+    ensure!(round.left == 0, "{} messages were left in the queue", round.left);
     Ok(())
 }
 
 fn describe(round: &QueueRound) -> String {
     match round.duplicates {
         0 => round.settings.clone(),
-        n => format!(
-            "{}; {n} messages were given to two consumers",
-            round.settings
-        ),
+        n => format!("{}; {n} messages were given to two consumers", round.settings),
     }
 }
 

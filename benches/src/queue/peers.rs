@@ -94,24 +94,15 @@ impl QueueSubject for Child {
     }
 
     async fn round(&self, dir: &Path, case: &QueueCase) -> Result<QueueRound> {
-        let Ok((program, script)) = &self.program else {
-            bail!("{} can't run here", self.name)
-        };
+        let Ok((program, script)) = &self.program else { bail!("{} can't run here", self.name) };
         let mut command = Command::new(program);
         if let Some(script) = script {
             command.arg("-B").arg(script);
         }
-        command
-            .arg("--dir")
-            .arg(dir)
-            .arg("--sync")
-            .arg(case.sync.pragma().to_lowercase());
-        for (option, value) in [
-            ("--workers", case.workers),
-            ("--batch", case.batch),
-            ("--body", case.body),
-            ("--messages", case.messages),
-        ] {
+        command.arg("--dir").arg(dir).arg("--sync").arg(case.sync.pragma().to_lowercase());
+        for (option, value) in
+            [("--workers", case.workers), ("--batch", case.batch), ("--body", case.body), ("--messages", case.messages)]
+        {
             command.arg(option).arg(value.to_string());
         }
         let output = tokio::time::timeout(ROUND_LIMIT, command.kill_on_drop(true).output())
@@ -129,14 +120,7 @@ impl QueueSubject for Child {
 async fn build_fang(context: &Context) -> Result<PathBuf> {
     let target = context.target.join("peers").join("fang");
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--jobs",
-            "2",
-            "--manifest-path",
-        ])
+        .args(["build", "--release", "--locked", "--jobs", "2", "--manifest-path"])
         .arg(context.home.join("peers/fang/Cargo.toml"))
         .arg("--target-dir")
         .arg(&target)
@@ -152,10 +136,5 @@ async fn build_fang(context: &Context) -> Result<PathBuf> {
 /// The line of a program's complaint that says what went wrong.
 pub(crate) fn last_line(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
-    text.lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("no message")
-        .trim()
-        .to_owned()
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no message").trim().to_owned()
 }

@@ -23,8 +23,7 @@ const SCHEMA: &str = "
     );
     CREATE INDEX messages_ready ON messages (queue, priority DESC, visible_at, id) WHERE receipt IS NULL;
     CREATE INDEX messages_leased ON messages (visible_at) WHERE receipt IS NOT NULL;";
-const SEND: &str =
-    "INSERT INTO messages (queue, body, attributes, visible_at) VALUES (?1, ?2, ?3, ?4)";
+const SEND: &str = "INSERT INTO messages (queue, body, attributes, visible_at) VALUES (?1, ?2, ?3, ?4)";
 /// Leases that ran out would be given back by an update of its own, now and then, through the second index: a message then
 /// moves out of a small index instead of within a large one, which makes a claim a sixth cheaper.
 const CLAIM: &str = "
@@ -80,10 +79,7 @@ fn connect(path: &Path, case: &QueueCase) -> Result<Connection> {
 
 impl RawQueue {
     fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
-        let mut connection = self
-            .connection
-            .lock()
-            .map_err(|_| anyhow!("another worker panicked"))?;
+        let mut connection = self.connection.lock().map_err(|_| anyhow!("another worker panicked"))?;
         work(&mut connection)
     }
 }
@@ -95,16 +91,10 @@ impl SyncQueue for RawQueue {
         self.with(|connection| {
             let now = micros()?;
             if let [body] = bodies {
-                connection.prepare_cached(SEND)?.execute(params![
-                    QUEUE,
-                    &body[..],
-                    None::<String>,
-                    now
-                ])?;
+                connection.prepare_cached(SEND)?.execute(params![QUEUE, &body[..], None::<String>, now])?;
                 return Ok(());
             }
-            let transaction =
-                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             {
                 let mut statement = transaction.prepare_cached(SEND)?;
                 for body in bodies {
@@ -120,14 +110,12 @@ impl SyncQueue for RawQueue {
             let now = micros()?;
             let until = now + i64::try_from(LEASE.as_micros())?;
             let mut statement = connection.prepare_cached(CLAIM)?;
-            let rows =
-                statement.query_map(params![QUEUE, now, until, i64::try_from(max)?], |row| {
-                    let (id, receipt): (i64, i64) = (row.get(0)?, row.get(1)?);
-                    let body: Vec<u8> = row.get(2)?;
-                    let (_attributes, _deliveries): (Option<String>, i64) =
-                        (row.get(3)?, row.get(4)?);
-                    Ok(((id, receipt), Bytes::from(body)))
-                })?;
+            let rows = statement.query_map(params![QUEUE, now, until, i64::try_from(max)?], |row| {
+                let (id, receipt): (i64, i64) = (row.get(0)?, row.get(1)?);
+                let body: Vec<u8> = row.get(2)?;
+                let (_attributes, _deliveries): (Option<String>, i64) = (row.get(3)?, row.get(4)?);
+                Ok(((id, receipt), Bytes::from(body)))
+            })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
@@ -136,38 +124,27 @@ impl SyncQueue for RawQueue {
         self.with(|connection| {
             let pairs = serde_json::to_string(receipts)?;
             let deleted = connection.prepare_cached(ACK)?.execute([pairs])?;
-            anyhow::ensure!(
-                deleted == receipts.len(),
-                "{deleted} of {} receipts were still valid",
-                receipts.len()
-            );
+            anyhow::ensure!(deleted == receipts.len(), "{deleted} of {} receipts were still valid", receipts.len());
             Ok(())
         })
     }
 
     fn left(&mut self) -> Result<u64> {
         self.with(|connection| {
-            let left: i64 =
-                connection.query_row("SELECT count(*) FROM messages", [], |row| row.get(0))?;
+            let left: i64 = connection.query_row("SELECT count(*) FROM messages", [], |row| row.get(0))?;
             Ok(u64::try_from(left)?)
         })
     }
 
     fn settings(&mut self) -> Result<String> {
         self.with(|connection| {
-            let journal: String =
-                connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-            let synchronous: i64 =
-                connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+            let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+            let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
             Ok(super::drive::settings(&journal, synchronous))
         })
     }
 }
 
 fn micros() -> Result<i64> {
-    Ok(i64::try_from(
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)?
-            .as_micros(),
-    )?)
+    Ok(i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros())?)
 }

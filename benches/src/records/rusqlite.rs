@@ -17,18 +17,10 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let connection = self
-            .connection
-            .clone()
-            .context("the table is not loaded yet")?;
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static) -> Result<T> {
+        let connection = self.connection.clone().context("the table is not loaded yet")?;
         tokio::task::spawn_blocking(move || {
-            let mut connection = connection
-                .lock()
-                .map_err(|_| anyhow!("another caller panicked"))?;
+            let mut connection = connection.lock().map_err(|_| anyhow!("another caller panicked"))?;
             work(&mut connection)
         })
         .await?
@@ -47,11 +39,7 @@ impl Named for Raw {
 
 #[async_trait]
 impl RecordSubject for Raw {
-    async fn load(
-        &mut self,
-        dir: &Path,
-        rows: &mut (dyn Iterator<Item = Row> + Send),
-    ) -> Result<()> {
+    async fn load(&mut self, dir: &Path, rows: &mut (dyn Iterator<Item = Row> + Send)) -> Result<()> {
         let mut connection = Connection::open(dir.join("rusqlite.db"))?;
         connection.busy_timeout(Duration::from_secs(60))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -82,14 +70,12 @@ impl RecordSubject for Raw {
     }
 
     async fn insert_one(&self, row: Row) -> Result<()> {
-        self.with(move |connection| insert_row(connection, &row))
-            .await
+        self.with(move |connection| insert_row(connection, &row)).await
     }
 
     async fn count(&self) -> Result<u64> {
         let count = |connection: &mut Connection| {
-            let count: i64 =
-                connection.query_row("SELECT count(*) FROM items", [], |row| row.get(0))?;
+            let count: i64 = connection.query_row("SELECT count(*) FROM items", [], |row| row.get(0))?;
             Ok(u64::try_from(count)?)
         };
         self.with(count).await
@@ -110,10 +96,7 @@ impl RecordSubject for Raw {
         self.with(move |connection| {
             let mut found = 0;
             for bucket in buckets {
-                found += query(connection, bucket)?
-                    .iter()
-                    .filter(|row| row.bucket == bucket)
-                    .count();
+                found += query(connection, bucket)?.iter().filter(|row| row.bucket == bucket).count();
             }
             Ok(found)
         })
@@ -121,16 +104,12 @@ impl RecordSubject for Raw {
     }
 
     async fn insert_all(&self, batches: Vec<Vec<Row>>) -> Result<()> {
-        self.with(move |connection| batches.iter().try_for_each(|rows| insert(connection, rows)))
-            .await
+        self.with(move |connection| batches.iter().try_for_each(|rows| insert(connection, rows))).await
     }
 }
 
 fn get(connection: &Connection, id: &str) -> Result<Option<Row>> {
-    Ok(connection
-        .prepare_cached(GET)?
-        .query_row([id], decode)
-        .optional()?)
+    Ok(connection.prepare_cached(GET)?.query_row([id], decode).optional()?)
 }
 
 fn query(connection: &Connection, bucket: i64) -> Result<Vec<Row>> {
@@ -148,14 +127,7 @@ fn insert(connection: &mut Connection, rows: &[Row]) -> Result<()> {
 }
 
 fn insert_row(connection: &Connection, row: &Row) -> Result<()> {
-    let values = params![
-        row.id,
-        row.name,
-        row.status,
-        row.bucket,
-        row.score,
-        row.created
-    ];
+    let values = params![row.id, row.name, row.status, row.bucket, row.score, row.created];
     connection.prepare_cached(INSERT)?.execute(values)?;
     Ok(())
 }

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Connection, Row as _, SqliteConnection, SqlitePool};
 use tokio::sync::Mutex;
 
@@ -23,12 +21,9 @@ pub(super) const SCHEMA: &str = "
         created INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX items_bucket ON items (bucket, id);";
-pub(super) const INSERT: &str =
-    "INSERT INTO items (id, name, status, bucket, score, created) VALUES (?, ?, ?, ?, ?, ?)";
-pub(super) const GET: &str =
-    "SELECT id, name, status, bucket, score, created FROM items WHERE id = ?";
-pub(super) const QUERY: &str =
-    "SELECT id, name, status, bucket, score, created FROM items WHERE bucket = ? ORDER BY id";
+pub(super) const INSERT: &str = "INSERT INTO items (id, name, status, bucket, score, created) VALUES (?, ?, ?, ?, ?, ?)";
+pub(super) const GET: &str = "SELECT id, name, status, bucket, score, created FROM items WHERE id = ?";
+pub(super) const QUERY: &str = "SELECT id, name, status, bucket, score, created FROM items WHERE bucket = ? ORDER BY id";
 /// Rows per transaction while loading.
 pub(super) const LOAD: usize = 50_000;
 
@@ -46,10 +41,7 @@ pub(super) struct Raw {
 impl Raw {
     /// With a pool of so many connections.
     pub(super) fn new(connections: u32) -> Self {
-        Self {
-            connections,
-            open: None,
-        }
+        Self { connections, open: None }
     }
 
     fn open(&self) -> Result<&Open> {
@@ -72,11 +64,7 @@ impl Named for Raw {
 
 #[async_trait]
 impl RecordSubject for Raw {
-    async fn load(
-        &mut self,
-        dir: &Path,
-        rows: &mut (dyn Iterator<Item = Row> + Send),
-    ) -> Result<()> {
+    async fn load(&mut self, dir: &Path, rows: &mut (dyn Iterator<Item = Row> + Send)) -> Result<()> {
         let options = SqliteConnectOptions::new()
             .filename(dir.join("sqlx.db"))
             .create_if_missing(true)
@@ -98,10 +86,7 @@ impl RecordSubject for Raw {
             .acquire_timeout(Duration::from_secs(120))
             .connect_with(options)
             .await?;
-        self.open = Some(Open {
-            held: Mutex::new(held),
-            pool,
-        });
+        self.open = Some(Open { held: Mutex::new(held), pool });
         Ok(())
     }
 
@@ -113,10 +98,7 @@ impl RecordSubject for Raw {
 
     async fn query(&self, bucket: i64) -> Result<Vec<Row>> {
         let mut held = self.open()?.held.lock().await;
-        let rows = sqlx::query(QUERY)
-            .bind(bucket)
-            .fetch_all(&mut *held)
-            .await?;
+        let rows = sqlx::query(QUERY).bind(bucket).fetch_all(&mut *held).await?;
         rows.iter().map(decode).collect()
     }
 
@@ -134,9 +116,7 @@ impl RecordSubject for Raw {
 
     async fn count(&self) -> Result<u64> {
         let mut held = self.open()?.held.lock().await;
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM items")
-            .fetch_one(&mut *held)
-            .await?;
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM items").fetch_one(&mut *held).await?;
         Ok(u64::try_from(count)?)
     }
 }
@@ -151,13 +131,7 @@ async fn insert(connection: &mut SqliteConnection, rows: Vec<Row>) -> Result<()>
 }
 
 fn bind(row: Row) -> sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
-    sqlx::query(INSERT)
-        .bind(row.id)
-        .bind(row.name)
-        .bind(row.status)
-        .bind(row.bucket)
-        .bind(row.score)
-        .bind(row.created)
+    sqlx::query(INSERT).bind(row.id).bind(row.name).bind(row.status).bind(row.bucket).bind(row.score).bind(row.created)
 }
 
 fn decode(row: &SqliteRow) -> Result<Row> {

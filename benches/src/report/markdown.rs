@@ -34,18 +34,8 @@ pub fn document(sections: &[Section], changes: &str) -> String {
 /// One section.
 pub fn text(section: &Section) -> String {
     let mut out = format!("## {}\n\n{}\n\n", section.title, section.intro);
-    let sizes = if section.quick {
-        ", small sizes: figures of a smoke test, not of a measurement"
-    } else {
-        ""
-    };
-    line(
-        &mut out,
-        format_args!(
-            "{}, {} rounds{sizes}. {}.",
-            section.date, section.rounds, section.machine
-        ),
-    );
+    let sizes = if section.quick { ", small sizes: figures of a smoke test, not of a measurement" } else { "" };
+    line(&mut out, format_args!("{}, {} rounds{sizes}. {}.", section.date, section.rounds, section.machine));
     for table in &section.tables {
         line(&mut out, format_args!("\n### {}\n", table.title));
         out.push_str(&grid(table));
@@ -76,9 +66,8 @@ fn grid(table: &Table) -> String {
             Outcome::Measured(_) => {
                 for metric in 0..table.metrics.len() {
                     let spread = table.spread(entry, metric);
-                    let figure = spread.map_or_else(String::new, |s| {
-                        format!("{} ({}–{})", number(s.median), number(s.min), number(s.max))
-                    });
+                    let figure = spread
+                        .map_or_else(String::new, |s| format!("{} ({}–{})", number(s.median), number(s.min), number(s.max)));
                     let _ = write!(out, " {figure} |");
                 }
             }
@@ -129,34 +118,16 @@ fn verdicts(table: &Table) -> String {
         let metric = &table.metrics[target.metric].name;
         let goal = goal(target.goal);
         match table.verdict(target) {
-            Verdict::Measured {
-                value,
-                subject,
-                pass,
-            } => {
+            Verdict::Measured { value, subject, pass } => {
                 let of = subject.map_or_else(String::new, |subject| format!(" × {subject}"));
-                line(
-                    &mut out,
-                    format_args!(
-                        "- {metric}: {}{of}, target {goal}: {}",
-                        number(value),
-                        mark(pass)
-                    ),
-                );
+                line(&mut out, format_args!("- {metric}: {}{of}, target {goal}: {}", number(value), mark(pass)));
             }
             Verdict::NotMeasured => {
-                line(
-                    &mut out,
-                    format_args!("- {metric}, target {goal} ({}): not measured", target.group),
-                );
+                line(&mut out, format_args!("- {metric}, target {goal} ({}): not measured", target.group));
             }
         }
     }
-    if out.is_empty() {
-        out
-    } else {
-        format!("\n{out}")
-    }
+    if out.is_empty() { out } else { format!("\n{out}") }
 }
 
 fn goal(goal: Goal) -> String {
@@ -172,50 +143,28 @@ fn mark(pass: bool) -> &'static str {
 
 /// Settings and remarks; those that several subjects share are printed once.
 fn notes(table: &Table) -> String {
-    let shared: BTreeSet<&str> = table
-        .entries
-        .iter()
-        .filter(|e| !e.note.is_empty())
-        .map(|e| e.note.as_str())
-        .collect();
+    let shared: BTreeSet<&str> = table.entries.iter().filter(|e| !e.note.is_empty()).map(|e| e.note.as_str()).collect();
     let mut out = String::new();
     for note in shared {
-        let subjects: Vec<&str> = table
-            .entries
-            .iter()
-            .filter(|e| e.note == note)
-            .map(|e| e.subject.as_str())
-            .collect();
+        let subjects: Vec<&str> = table.entries.iter().filter(|e| e.note == note).map(|e| e.subject.as_str()).collect();
         line(&mut out, format_args!("- {}: {note}", subjects.join(", ")));
     }
-    if out.is_empty() {
-        out
-    } else {
-        format!("\n{out}")
-    }
+    if out.is_empty() { out } else { format!("\n{out}") }
 }
 
 /// One line per group of targets: how many were reached, and the worst.
 fn summary(sections: &[Section]) -> String {
-    let all: Vec<(&Table, &Target)> = sections
-        .iter()
-        .flat_map(|s| &s.tables)
-        .flat_map(|table| table.targets.iter().map(move |t| (table, t)))
-        .collect();
+    let all: Vec<(&Table, &Target)> =
+        sections.iter().flat_map(|s| &s.tables).flat_map(|table| table.targets.iter().map(move |t| (table, t))).collect();
     let mut groups: Vec<&str> = Vec::new();
     for (_, target) in &all {
         if !groups.contains(&target.group.as_str()) {
             groups.push(&target.group);
         }
     }
-    let mut out =
-        String::from("| against | target | reached | worst | where |\n|---|---:|---:|---:|---|\n");
+    let mut out = String::from("| against | target | reached | worst | where |\n|---|---:|---:|---:|---|\n");
     for group in groups {
-        let members: Vec<_> = all
-            .iter()
-            .filter(|(_, target)| target.group == group)
-            .copied()
-            .collect();
+        let members: Vec<_> = all.iter().filter(|(_, target)| target.group == group).copied().collect();
         out.push_str(&summary_line(group, &members));
     }
     out
@@ -227,35 +176,19 @@ fn summary_line(group: &str, members: &[(&Table, &Target)]) -> String {
         .filter_map(|(table, target)| match table.verdict(target) {
             Verdict::Measured { value, pass, .. } => {
                 // A limit is the worse the higher the figure, a ratio the lower.
-                let order = if matches!(target.goal, Goal::AtMost(_)) {
-                    -value
-                } else {
-                    value
-                };
-                Some((
-                    order,
-                    pass,
-                    format!("{}: {}", table.title, table.metrics[target.metric].name),
-                ))
+                let order = if matches!(target.goal, Goal::AtMost(_)) { -value } else { value };
+                Some((order, pass, format!("{}: {}", table.title, table.metrics[target.metric].name)))
             }
             Verdict::NotMeasured => None,
         })
         .collect();
     let reached = measured.iter().filter(|(_, pass, _)| *pass).count();
     let (worst, place) = match measured.iter().min_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((order, pass, place)) => (
-            format!("{} {}", number(order.abs()), mark(*pass)),
-            place.as_str(),
-        ),
+        Some((order, pass, place)) => (format!("{} {}", number(order.abs()), mark(*pass)), place.as_str()),
         None => ("not measured".to_owned(), ""),
     };
-    let wanted = members
-        .first()
-        .map_or_else(String::new, |(_, target)| goal(target.goal));
-    format!(
-        "| {group} | {wanted} | {reached} of {} | {worst} | {place} |\n",
-        members.len()
-    )
+    let wanted = members.first().map_or_else(String::new, |(_, target)| goal(target.goal));
+    format!("| {group} | {wanted} | {reached} of {} | {worst} | {place} |\n", members.len())
 }
 
 /// Three significant digits, thousands separated.
@@ -289,13 +222,7 @@ mod tests {
 
     #[test]
     fn numbers_are_short_and_readable() {
-        for (value, text) in [
-            (0.7, "0.70"),
-            (12.34, "12.3"),
-            (123.4, "123"),
-            (1_234.5, "1,234"),
-            (1_234_567.0, "1,234,567"),
-        ] {
+        for (value, text) in [(0.7, "0.70"), (12.34, "12.3"), (123.4, "123"), (1_234.5, "1,234"), (1_234_567.0, "1,234,567")] {
             assert_eq!(number(value), text);
         }
     }

@@ -138,11 +138,7 @@ impl Table {
         let (against, at_least) = match target.goal {
             Goal::AtMost(limit) => {
                 let pass = figure <= limit;
-                return Verdict::Measured {
-                    value: figure,
-                    subject: None,
-                    pass,
-                };
+                return Verdict::Measured { value: figure, subject: None, pass };
             }
             Goal::Ratio { against, at_least } => (against, at_least),
         };
@@ -200,22 +196,13 @@ mod tests {
     use super::*;
 
     fn entry(subject: &str, role: Role, samples: &[f64]) -> Entry {
-        Entry {
-            subject: subject.to_owned(),
-            role,
-            note: String::new(),
-            outcome: Outcome::Measured(vec![samples.to_vec()]),
-        }
+        Entry { subject: subject.to_owned(), role, note: String::new(), outcome: Outcome::Measured(vec![samples.to_vec()]) }
     }
 
     fn table(better: Better) -> Table {
         Table {
             title: "t".to_owned(),
-            metrics: vec![Metric {
-                name: "m".to_owned(),
-                unit: "u".to_owned(),
-                better,
-            }],
+            metrics: vec![Metric { name: "m".to_owned(), unit: "u".to_owned(), better }],
             entries: vec![
                 entry("ours", Role::Ours, &[90.0, 100.0, 110.0]),
                 entry("slow", Role::Peer, &[45.0, 50.0, 55.0]),
@@ -226,64 +213,33 @@ mod tests {
     }
 
     fn target(goal: Goal) -> Target {
-        Target {
-            metric: 0,
-            goal,
-            group: "g".to_owned(),
-        }
+        Target { metric: 0, goal, group: "g".to_owned() }
     }
 
     fn ratio(against: Role) -> Target {
-        target(Goal::Ratio {
-            against,
-            at_least: 1.0,
-        })
+        target(Goal::Ratio { against, at_least: 1.0 })
     }
 
     #[test]
     fn a_rate_is_compared_with_the_highest() {
         let verdict = table(Better::Higher).verdict(&ratio(Role::Peer));
-        assert_eq!(
-            verdict,
-            Verdict::Measured {
-                value: 0.5,
-                subject: Some("fast".to_owned()),
-                pass: false
-            }
-        );
+        assert_eq!(verdict, Verdict::Measured { value: 0.5, subject: Some("fast".to_owned()), pass: false });
     }
 
     #[test]
     fn a_time_is_compared_with_the_lowest_and_turned_over() {
         let verdict = table(Better::Lower).verdict(&ratio(Role::Peer));
-        assert_eq!(
-            verdict,
-            Verdict::Measured {
-                value: 0.5,
-                subject: Some("slow".to_owned()),
-                pass: false
-            }
-        );
+        assert_eq!(verdict, Verdict::Measured { value: 0.5, subject: Some("slow".to_owned()), pass: false });
     }
 
     #[test]
     fn a_limit_needs_nobody_else() {
         let verdict = table(Better::Lower).verdict(&target(Goal::AtMost(100.0)));
-        assert_eq!(
-            verdict,
-            Verdict::Measured {
-                value: 100.0,
-                subject: None,
-                pass: true
-            }
-        );
+        assert_eq!(verdict, Verdict::Measured { value: 100.0, subject: None, pass: true });
     }
 
     #[test]
     fn nothing_to_compare_with() {
-        assert_eq!(
-            table(Better::Higher).verdict(&ratio(Role::Baseline)),
-            Verdict::NotMeasured
-        );
+        assert_eq!(table(Better::Higher).verdict(&ratio(Role::Baseline)), Verdict::NotMeasured);
     }
 }
