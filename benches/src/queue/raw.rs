@@ -74,6 +74,7 @@ fn connect(path: &Path, case: &QueueCase) -> Result<Connection> {
     connection.busy_timeout(Duration::from_secs(60))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", case.sync.pragma())?;
+    connection.pragma_update(None, "cache_size", -8192)?;
     Ok(connection)
 }
 

@@ -44,6 +44,7 @@ impl RecordSubject for Raw {
         connection.busy_timeout(Duration::from_secs(60))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "cache_size", -8192)?;
         connection.execute_batch(SCHEMA)?;
         loop {
             let some: Vec<Row> = rows.take(LOAD).collect();

@@ -70,6 +70,8 @@ impl RecordSubject for Raw {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // The page cache that storage-sqlite has, so that nobody wins by memory.
+            .pragma("cache_size", "-8192")
             .busy_timeout(Duration::from_secs(60));
         let mut held = SqliteConnection::connect_with(&options).await?;
         sqlx::raw_sql(SCHEMA).execute(&mut held).await?;

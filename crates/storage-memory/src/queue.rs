@@ -86,30 +86,30 @@ impl QueueBackend for MemoryQueue {
     }
 
     async fn create_queue(&self, queue: &QueueName, spec: &QueueSpec) -> Result<bool> {
-        self.with("queue.create_queue", Some(queue), |queues, _| queues.create(queue, spec))
+        self.with("queues.create", Some(queue), |queues, _| queues.create(queue, spec))
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<bool> {
-        self.with("queue.delete_queue", Some(queue), |queues, _| queues.remove(queue))
+        self.with("queues.delete_queue", Some(queue), |queues, _| queues.remove(queue))
     }
 
     async fn queues(&self) -> Result<Vec<QueueName>> {
-        self.with("queue.queues", None, |queues, _| Ok(queues.names()))
+        self.with("queues.list", None, |queues, _| Ok(queues.names()))
     }
 
     async fn queue_spec(&self, queue: &QueueName) -> Result<QueueSpec> {
-        self.with("queue.queue_spec", Some(queue), |queues, now| queues.spec(queue, now))
+        self.with("queues.spec", Some(queue), |queues, now| queues.spec(queue, now))
     }
 
     async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>> {
-        self.with("queue.send", Some(queue), |queues, now| {
+        self.with("queues.send", Some(queue), |queues, now| {
             queues.check_home(queue)?;
             Ok(queues.send(queue, messages, now))
         })
     }
 
     async fn receive(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
-        const OPERATION: &str = "queue.receive";
+        const OPERATION: &str = "queues.receive";
         let taken = self.with(OPERATION, Some(queue), |queues, now| queues.receive(queue, request, now))?;
         if !taken.is_empty() || request.wait.is_zero() {
             return Ok(taken);
@@ -142,7 +142,7 @@ impl QueueBackend for MemoryQueue {
     }
 
     async fn delete(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
-        const OPERATION: &str = "queue.delete";
+        const OPERATION: &str = "queues.delete";
         let mut results = self.with(OPERATION, Some(queue), |queues, now| queues.delete(queue, receipts, now))?;
         for result in results.iter_mut().filter(|r| r.is_err()) {
             let taken = std::mem::replace(result, Ok(()));
@@ -152,31 +152,31 @@ impl QueueBackend for MemoryQueue {
     }
 
     async fn update(&self, queue: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt> {
-        self.with("queue.update", Some(queue), |queues, now| queues.update(queue, receipt, change, now))
+        self.with("queues.update", Some(queue), |queues, now| queues.update(queue, receipt, change, now))
     }
 
     async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()> {
-        self.with("queue.dead_letter", Some(queue), |queues, now| queues.dead_letter(queue, receipt, reason, now))
+        self.with("queues.dead_letter", Some(queue), |queues, now| queues.dead_letter(queue, receipt, reason, now))
     }
 
     async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64> {
-        self.with("queue.redrive", Some(queue), |queues, now| queues.redrive(queue, max, now))
+        self.with("queues.redrive", Some(queue), |queues, now| queues.redrive(queue, max, now))
     }
 
     async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
-        self.with("queue.peek", Some(queue), |queues, now| queues.peek(queue, max, now))
+        self.with("queues.peek", Some(queue), |queues, now| queues.peek(queue, max, now))
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        self.with("queue.stats", Some(queue), |queues, now| queues.stats(queue, now))
+        self.with("queues.stats", Some(queue), |queues, now| queues.stats(queue, now))
     }
 
     async fn purge(&self, queue: &QueueName) -> Result<u64> {
-        self.with("queue.purge", Some(queue), |queues, now| queues.purge(queue, now))
+        self.with("queues.purge", Some(queue), |queues, now| queues.purge(queue, now))
     }
 
     async fn ping(&self) -> Result<()> {
-        self.with("queue.ping", None, |_, _| Ok(()))
+        self.with("queues.ping", None, |_, _| Ok(()))
     }
 
     async fn close(&self) -> Result<()> {

@@ -127,7 +127,7 @@ impl QueueBackend for FsQueue {
             let (name, wanted) = (queue.clone(), *spec);
             self.core.alone(move |alone| spec::create(alone.base, &name, &wanted)).await
         };
-        create.await.map_err(self.explain("queue.create_queue", Some(queue)))
+        create.await.map_err(self.explain("queues.create", Some(queue)))
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<bool> {
@@ -145,7 +145,7 @@ impl QueueBackend for FsQueue {
             self.core.empty_trash().await;
             Ok(deleted)
         };
-        delete.await.map_err(self.explain("queue.delete_queue", Some(queue)))
+        delete.await.map_err(self.explain("queues.delete_queue", Some(queue)))
     }
 
     async fn queues(&self) -> Result<Vec<QueueName>> {
@@ -154,7 +154,7 @@ impl QueueBackend for FsQueue {
             let base = Arc::clone(&self.core.base);
             blocking(move || spec::queues(&base)).await
         };
-        queues.await.map_err(self.explain("queue.queues", None))
+        queues.await.map_err(self.explain("queues.list", None))
     }
 
     async fn queue_spec(&self, queue: &QueueName) -> Result<QueueSpec> {
@@ -163,11 +163,11 @@ impl QueueBackend for FsQueue {
             let (base, name) = (Arc::clone(&self.core.base), queue.clone());
             blocking(move || spec::spec(&base, &name)).await
         };
-        spec.await.map_err(self.explain("queue.queue_spec", Some(queue)))
+        spec.await.map_err(self.explain("queues.spec", Some(queue)))
     }
 
     async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>> {
-        self.with("queue.send", queue, move |group, name| jobs::send(group, name, &messages)).await
+        self.with("queues.send", queue, move |group, name| jobs::send(group, name, &messages)).await
     }
 
     async fn receive(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
@@ -178,7 +178,7 @@ impl QueueBackend for FsQueue {
             let mut notified = pin!(self.core.base.news.notified());
             notified.as_mut().enable();
             let seen = self.core.base.state.read().ok();
-            let receive = self.with("queue.receive", queue, move |group, name| jobs::receive(group, name, &request));
+            let receive = self.with("queues.receive", queue, move |group, name| jobs::receive(group, name, &request));
             let (taken, next) = match receive.await {
                 Err(_) if self.open.is_closed() && !request.wait.is_zero() => return Ok(Vec::new()),
                 outcome => outcome?,
@@ -191,7 +191,7 @@ impl QueueBackend for FsQueue {
     }
 
     async fn delete(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
-        const OPERATION: &str = "queue.delete";
+        const OPERATION: &str = "queues.delete";
         let wanted = receipts.to_vec();
         let results = self.with(OPERATION, queue, move |group, name| jobs::delete(group, name, &wanted)).await?;
         Ok(results.into_iter().map(|result| result.map_err(self.explain(OPERATION, Some(queue)))).collect())
@@ -199,19 +199,19 @@ impl QueueBackend for FsQueue {
 
     async fn update(&self, queue: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt> {
         let (receipt, change) = (receipt.clone(), change.clone());
-        self.with("queue.update", queue, move |group, name| jobs::update(group, name, &receipt, &change)).await
+        self.with("queues.update", queue, move |group, name| jobs::update(group, name, &receipt, &change)).await
     }
 
     async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()> {
         let (receipt, reason) = (receipt.clone(), reason.to_owned());
-        self.with("queue.dead_letter", queue, move |group, name| jobs::dead_letter(group, name, &receipt, &reason)).await
+        self.with("queues.dead_letter", queue, move |group, name| jobs::dead_letter(group, name, &receipt, &reason)).await
     }
 
     async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64> {
         let mut count = 0;
         loop {
             let left = max - count;
-            let sent = self.with("queue.redrive", queue, move |group, name| jobs::redrive(group, name, left)).await?;
+            let sent = self.with("queues.redrive", queue, move |group, name| jobs::redrive(group, name, left)).await?;
             count += sent;
             if sent == 0 || count >= max {
                 return Ok(u64::from(count));
@@ -220,15 +220,15 @@ impl QueueBackend for FsQueue {
     }
 
     async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
-        self.with("queue.peek", queue, move |group, name| jobs::peek(group, name, max)).await
+        self.with("queues.peek", queue, move |group, name| jobs::peek(group, name, max)).await
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        self.with("queue.stats", queue, jobs::stats).await
+        self.with("queues.stats", queue, jobs::stats).await
     }
 
     async fn purge(&self, queue: &QueueName) -> Result<u64> {
-        self.with("queue.purge", queue, jobs::purge).await
+        self.with("queues.purge", queue, jobs::purge).await
     }
 
     async fn ping(&self) -> Result<()> {
@@ -236,13 +236,13 @@ impl QueueBackend for FsQueue {
             self.open.check()?;
             self.core.ping().await
         };
-        ping.await.map_err(self.explain("queue.ping", None))
+        ping.await.map_err(self.explain("queues.ping", None))
     }
 
     async fn close(&self) -> Result<()> {
         if self.open.close() {
             self.core.base.news.notify_waiters();
-            self.core.settle().await.map_err(self.explain("queue.close", None))?;
+            self.core.settle().await.map_err(self.explain("queues.close", None))?;
         }
         Ok(())
     }
