@@ -75,6 +75,8 @@ fn connect(path: &Path, case: &QueueCase) -> Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", case.sync.pragma())?;
     connection.pragma_update(None, "cache_size", -8192)?;
+    // As storage-sqlite: else the claim, whose LIMIT is bound, would be prepared anew each time.
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 
