@@ -1,0 +1,1 @@
+//! How calls to a backend are guarded: timeout, retry, circuit breaker, limits.

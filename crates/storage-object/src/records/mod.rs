@@ -1,0 +1,1 @@
+//! Records on any blobs: one JSON object a record, its ETag the optimistic lock.
