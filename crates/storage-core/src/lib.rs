@@ -61,7 +61,7 @@ pub use message::{
     Attributes, Count, Delivery, Message, MessageId, MessageUpdate, NewMessage, QueueSpec, QueueStats, Receipt, Receive, Sent,
 };
 pub use name::{ColumnName, IndexName, MAX_NAME_LEN, QueueName, TableName};
-pub use query::{Cursor, Direction, MAX_ORDER, MAX_PAGE, Order, Page, PageToken, Query};
+pub use query::{Cursor, Direction, MAX_ORDER, MAX_PAGE, Order, Page, PageBuilder, PageToken, Query};
 pub use queue_store::{Queue, QueueStore, Received};
 pub use record::{Fields, Record, Version, fields, part_value};
 pub use record_store::RecordStore;
