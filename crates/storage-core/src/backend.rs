@@ -50,7 +50,8 @@ pub trait RecordBackend: Debug + Send + Sync + 'static {
     /// All tables, by name.
     async fn tables(&self) -> Result<Vec<TableSchema>>;
 
-    /// The records with these keys, in the keys' order, all as of one moment.
+    /// The records with these keys, in the keys' order: all as of one moment, so that none of them shows half of a batch. Where batches reach no
+    /// further than one record ([`Atomicity::Record`](crate::Atomicity::Record)), each is as of a moment of its own during the call.
     async fn get(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>>;
 
     /// One page. `query` is canonical.

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::record::part_value;
+use crate::record::{Fields, part_value};
 use crate::schema::{ColumnRef, ColumnType};
 use crate::value::{self, canonical, compare};
-use crate::{ColumnName, Error, Record, Result, TableSchema};
+use crate::{ColumnName, Error, Key, Record, Result, TableSchema, Version};
 
 /// How deep filters may be nested.
 pub const MAX_FILTER_DEPTH: usize = 64;
@@ -246,6 +247,28 @@ impl Filter {
         (Self::all_of(push), Self::all_of(rest))
     }
 
+    /// Splits the filter into what it says of the key alone, which [`matches_key`](Self::matches_key) decides, and the rest.
+    #[must_use]
+    pub fn split_key(&self, schema: &TableSchema) -> (Self, Self) {
+        self.split(|filter| filter.columns().iter().all(|column| schema.key_columns().any(|key| key.name == **column)))
+    }
+
+    /// True where a record of `key` is meant, by a filter that names key columns alone.
+    #[must_use]
+    pub fn matches_key(&self, schema: &TableSchema, key: &Key) -> bool {
+        if *self == Self::All {
+            return true;
+        }
+        let bare = Record {
+            key: key.clone(),
+            version: Version::NONE,
+            updated_at: DateTime::<Utc>::MIN_UTC,
+            expires_at: None,
+            fields: Fields::new(),
+        };
+        self.matches(schema, &bare)
+    }
+
     /// All of them, without a needless `And`.
     #[must_use]
     pub fn all_of(mut filters: Vec<Self>) -> Self {
@@ -394,7 +417,7 @@ mod tests {
         let record = Record {
             key: "k".into(),
             version: Version::FIRST,
-            updated_at: chrono::Utc::now(),
+            updated_at: Utc::now(),
             expires_at: None,
             fields: fields(record),
         };

@@ -63,7 +63,7 @@ pub use message::{
 };
 pub use name::{ColumnName, IndexName, MAX_NAME_LEN, QueueName, TableName};
 pub use open_flag::OpenFlag;
-pub use query::{Cursor, Direction, MAX_ORDER, MAX_PAGE, Order, Page, PageToken, Query};
+pub use query::{Cursor, Direction, MAX_ORDER, MAX_PAGE, Order, Page, PageBuilder, PageToken, Query};
 pub use queue_store::{Queue, QueueStore, Received};
 pub use record::{Fields, Record, Version, fields, part_value};
 pub use record_store::RecordStore;

@@ -174,6 +174,17 @@ impl Query {
         PageToken(BASE64.encode(serde_json::to_vec(&cursor).unwrap_or_default()))
     }
 
+    /// True where the order is that of the keys, so that a backend that reads by key can stop at the end of the page.
+    #[must_use]
+    pub fn is_key_order(&self, schema: &TableSchema) -> bool {
+        self.order.len() <= schema.key_columns().count()
+            && self
+                .order
+                .iter()
+                .zip(schema.key_columns())
+                .all(|(order, key)| order.direction == Direction::Ascending && order.column == key.name)
+    }
+
     /// How two records of this query are ordered.
     #[must_use]
     pub fn compare(&self, schema: &TableSchema, a: &Record, b: &Record) -> Ordering {
@@ -264,19 +275,68 @@ impl Page {
     /// # Errors
     /// See [`Query::cursor`].
     pub fn select(query: &Query, schema: &TableSchema, candidates: impl IntoIterator<Item = Record>) -> Result<Self> {
-        let cursor = query.cursor(schema)?;
-        let wanted =
-            |r: &Record| query.filter.matches(schema, r) && cursor.as_ref().is_none_or(|c| c.is_before(query, schema, r));
-        let mut records: Vec<Record> = candidates.into_iter().filter(wanted).collect();
+        let mut builder = PageBuilder::new(query, schema)?;
+        candidates.into_iter().for_each(|record| builder.push(record));
+        Ok(builder.finish())
+    }
+}
+
+/// How many candidates a [`PageBuilder`] takes in before it drops those beyond the page.
+const SLACK: usize = 1024;
+
+/// Makes the page of a query out of candidates that come one by one, in whatever order: holds the page and 1,024 records more at most.
+#[derive(Debug)]
+pub struct PageBuilder<'a> {
+    query: &'a Query,
+    schema: &'a TableSchema,
+    cursor: Option<Cursor>,
+    limit: usize,
+    best: Vec<Record>,
+    more: bool,
+}
+
+impl<'a> PageBuilder<'a> {
+    /// An empty page of `query`.
+    ///
+    /// # Errors
+    /// See [`Query::cursor`].
+    pub fn new(query: &'a Query, schema: &'a TableSchema) -> Result<Self> {
         let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
-        let full = records.len() > limit;
-        if full {
-            records.select_nth_unstable_by(limit - 1, |a, b| query.compare(schema, a, b));
-            records.truncate(limit);
+        Ok(Self { query, schema, cursor: query.cursor(schema)?, limit, best: Vec::new(), more: false })
+    }
+
+    /// Takes a candidate in, if the query is about it.
+    pub fn push(&mut self, record: Record) {
+        let behind = self.cursor.as_ref().is_none_or(|cursor| cursor.is_before(self.query, self.schema, &record));
+        if behind && self.query.filter.matches(self.schema, &record) {
+            self.best.push(record);
         }
-        records.sort_unstable_by(|a, b| query.compare(schema, a, b));
-        let next = records.last().filter(|_| full).map(|last| query.token_after(schema, last));
-        Ok(Self { records, next })
+        if self.best.len() >= self.limit.saturating_add(SLACK) {
+            self.cut();
+        }
+    }
+
+    /// True where there are more records than the page holds: candidates that sort behind all of these need not be pushed.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.more || self.best.len() > self.limit
+    }
+
+    fn cut(&mut self) {
+        if self.best.len() > self.limit {
+            self.best.select_nth_unstable_by(self.limit - 1, |a, b| self.query.compare(self.schema, a, b));
+            self.best.truncate(self.limit);
+            self.more = true;
+        }
+    }
+
+    /// The page.
+    #[must_use]
+    pub fn finish(mut self) -> Page {
+        self.cut();
+        self.best.sort_unstable_by(|a, b| self.query.compare(self.schema, a, b));
+        let next = self.best.last().filter(|_| self.more).map(|last| self.query.token_after(self.schema, last));
+        Page { records: self.best, next }
     }
 }
 
@@ -326,6 +386,24 @@ mod tests {
             assert_eq!(all_pages(&query.clone().ascending("n").unwrap()), ["b", "c", "a", "d"]);
             assert_eq!(all_pages(&query.descending("n").unwrap()), ["a", "d", "c", "b"]);
         }
+    }
+
+    #[test]
+    fn a_page_of_many_candidates_holds_few() {
+        let schema = schema();
+        let query = Query::table("t").unwrap().descending("n").unwrap().limit(3);
+        let mut builder = PageBuilder::new(&query, &schema).unwrap();
+        for n in 0..10_000 {
+            builder.push(record(&n.to_string(), json!(n * 7_919 % 10_000)));
+            assert!(builder.best.len() < 3 + SLACK);
+            assert_eq!(builder.is_full(), n >= 3);
+        }
+        let page = builder.finish();
+        assert_eq!(
+            page.records.iter().map(|r| r.fields["n"].clone()).collect::<Vec<_>>(),
+            [json!(9999), json!(9998), json!(9997)]
+        );
+        assert!(page.next.is_some());
     }
 
     #[test]

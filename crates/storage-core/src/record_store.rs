@@ -170,7 +170,8 @@ impl RecordStore {
         Ok(found.pop().flatten())
     }
 
-    /// The records with these keys, in their order, as of one moment.
+    /// The records with these keys, in their order, as of one moment (each of one of its own, where the backend is
+    /// [`atomic`](RecordCapabilities::atomic) within a record alone).
     ///
     /// # Errors
     /// See [`get`](Self::get).

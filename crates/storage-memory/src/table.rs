@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 
 use chrono::{DateTime, Utc};
-use storage_core::{
-    Applied, Clock, Column, ColumnName, Direction, Error, Fields, History, Key, Page, Query, Record, Result, SchemaChange,
-    TableSchema, Undeclared, value,
-};
+use storage_core::{Applied, Clock, ColumnName, Error, History, Key, Page, Query, Record, Result, SchemaChange, TableSchema};
 
 /// How many expired rows one commit removes from each table that it touches: the rest wait for the next.
 const SWEEP: usize = 64;
@@ -56,7 +53,7 @@ impl Table {
 
     pub(crate) fn scan(&self, query: &Query, now: DateTime<Utc>) -> Result<Page> {
         let wanted = |r: &&Record| !r.is_expired(now) && query.filter.matches(&self.schema, r);
-        if !self.is_key_order(query) {
+        if !query.is_key_order(&self.schema) {
             return Page::select(query, &self.schema, self.rows.values().filter(wanted).cloned());
         }
         let start = query.cursor(&self.schema)?.map_or(Bound::Unbounded, |cursor| Bound::Excluded(cursor.key));
@@ -66,16 +63,6 @@ impl Table {
         let more = rest.next().is_some();
         let next = records.last().filter(|_| more).map(|last| query.token_after(&self.schema, last));
         Ok(Page { records, next })
-    }
-
-    /// True where the query's order is that of the rows.
-    fn is_key_order(&self, query: &Query) -> bool {
-        query.order.len() <= self.schema.key_columns().count()
-            && query
-                .order
-                .iter()
-                .zip(self.schema.key_columns())
-                .all(|(order, key)| order.direction == Direction::Ascending && order.column == key.name)
     }
 
     /// Puts what a write came to into effect and answers with what was there before, for [`restore`](Self::restore).
@@ -171,7 +158,8 @@ impl Table {
         let mut after = Self::new(change.apply(&self.schema)?);
         for record in self.rows.values() {
             let mut record = record.clone();
-            alter_fields(change, &after.schema, &mut record.fields)
+            change
+                .alter_fields(&after.schema, &mut record.fields)
                 .map_err(|e| Error::invalid(format!("record `{}`: {}", record.key, e.message())))?;
             // Expired rows count here: they may hold no value twice while they are still stored.
             after.check_unique(&record, DateTime::<Utc>::MIN_UTC)?;
@@ -198,27 +186,4 @@ fn taken(schema: &TableSchema, columns: &[ColumnName], holder: &Key) -> Error {
         "record `{holder}` of table `{}` has the same value in {columns}, which is unique",
         schema.name
     ))
-}
-
-fn alter_fields(change: &SchemaChange, after: &TableSchema, fields: &mut Fields) -> Result<()> {
-    // A field that was outside the schema may be in the way of a new column of its name.
-    if let SchemaChange::RenameColumn { to, .. } = change
-        && fields.contains_key(to.as_str())
-    {
-        return Err(Error::already_exists(format!("it has a field `{to}` outside the schema")));
-    }
-    change.apply_to_fields(fields);
-    match change {
-        SchemaChange::AddColumn(Column { name, kind, .. }) => {
-            if let Some(found) = fields.get_mut(name.as_str()) {
-                *found = value::canonical(*kind, found.take())?;
-            }
-            Ok(())
-        }
-        SchemaChange::SetUndeclared(Undeclared::Reject) => match fields.keys().find(|name| after.column(name).is_none()) {
-            Some(name) => Err(Error::invalid(format!("field `{name}` is outside the schema"))),
-            None => Ok(()),
-        },
-        _ => Ok(()),
-    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use storage_core::{
-    Batch, Direction, Error, Expect, Filter, Key, MAX_PAGE, Order, PageToken, Query, Record, RecordStore, Result, ResultExt as _,
-    TableName, TableSchema, Undeclared, Version, Write, clock, fields,
+    Batch, Direction, Error, Expect, Filter, Key, MAX_PAGE, Order, PageToken, Query, Record, RecordStore, Result, TableName,
+    TableSchema, Undeclared, Version, Write, clock, fields,
 };
 
 use crate::args::duration;

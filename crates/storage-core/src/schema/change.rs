@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Column, ColumnRef, History, Index, TableSchema, Undeclared};
 use crate::record::Fields;
+use crate::value::canonical;
 use crate::{ColumnName, Error, IndexName, Result};
 
 /// A change of a table that keeps its records.
@@ -105,6 +106,59 @@ impl SchemaChange {
             _ => {}
         }
     }
+}
+
+/// For backends that change records as they alter the table, or later, as they read them.
+impl SchemaChange {
+    /// Changes a stored record's fields; `after` is the schema after this change.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) or [`InvalidInput`](crate::ErrorKind::InvalidInput) where a field from outside the schema is in
+    /// the way: the table can't be changed so.
+    pub fn alter_fields(&self, after: &TableSchema, fields: &mut Fields) -> Result<()> {
+        if let Self::RenameColumn { to, .. } = self
+            && fields.contains_key(to.as_str())
+        {
+            return Err(Error::already_exists(format!("it has a field `{to}` outside the schema")));
+        }
+        self.apply_to_fields(fields);
+        match self {
+            Self::AddColumn(column) => adopt(column, fields),
+            Self::SetUndeclared(Undeclared::Reject) => match fields.keys().find(|name| after.column(name).is_none()) {
+                Some(name) => Err(Error::invalid(format!("field `{name}` is outside the schema"))),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes of a record's fields, written before this change, what they are after it. They were held against the change when it was made; of others
+    /// (older versions) it makes what it can.
+    pub fn carry_fields(&self, fields: &mut Fields) {
+        self.apply_to_fields(fields);
+        if let Self::AddColumn(column) = self {
+            adopt(column, fields).unwrap_or_default();
+        }
+    }
+
+    /// True where the change of `before` asks something of the records that are there, so that each has to be looked at.
+    #[must_use]
+    pub fn concerns_records(&self, before: &TableSchema) -> bool {
+        let keeps = before.undeclared == Undeclared::Keep;
+        match self {
+            Self::AddColumn(_) | Self::RenameColumn { .. } => keeps,
+            Self::SetUndeclared(undeclared) => keeps && *undeclared == Undeclared::Reject,
+            _ => false,
+        }
+    }
+}
+
+/// A field that was outside the schema becomes the value of a new column of its name.
+fn adopt(column: &Column, fields: &mut Fields) -> Result<()> {
+    if let Some(found) = fields.get_mut(column.name.as_str()) {
+        *found = canonical(column.kind, found.clone())?;
+    }
+    Ok(())
 }
 
 impl TableSchema {

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::fs;
 
-use storage_core::{Error, Result, SchemaChange, TableName, TableSchema, Undeclared};
+use storage_core::{Error, Result, SchemaChange, TableName, TableSchema};
 
-use super::table::{Change, SCHEMA, SchemaFile, TABLES, Table, alter_fields, folder, no_table};
+use super::table::{Change, SCHEMA, SchemaFile, TABLES, Table, folder, no_table};
 use super::unique;
 use crate::base::{Base, SCRATCH, TRASH};
 use crate::crash::step;
@@ -85,13 +85,7 @@ pub(super) fn alter(base: &Base, name: &TableName, change: &SchemaChange) -> Res
     let after = change.apply(table.schema())?;
     let sets = |schema: &TableSchema| schema.unique_sets().map(<[_]>::to_vec).collect::<HashSet<_>>();
     let unique_changes = sets(table.schema()) != sets(&after);
-    let keeps = table.schema().undeclared == Undeclared::Keep;
-    let reads = unique_changes
-        || match change {
-            SchemaChange::AddColumn(_) | SchemaChange::RenameColumn { .. } => keeps,
-            SchemaChange::SetUndeclared(undeclared) => keeps && *undeclared == Undeclared::Reject,
-            _ => false,
-        };
+    let reads = unique_changes || change.concerns_records(table.schema());
     let mut file = table.file.clone();
     file.generation += 1;
     if unique_changes {
@@ -126,7 +120,8 @@ fn check_records(base: &Base, table: &Table, change: &SchemaChange, after: &Tabl
         if record.is_expired(now) {
             continue;
         }
-        alter_fields(change, after, &mut record.fields)
+        change
+            .alter_fields(after, &mut record.fields)
             .map_err(|e| Error::invalid(format!("record `{}`: {}", record.key, e.message())))?;
         let Some(generation) = unique else { continue };
         for (path, content, columns) in unique::entries(&table.folder, generation, after, &record)? {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use storage_core::{ColumnName, Direction, Error, Filter, Key, Page, Query, Record, Result, TableName, TableSchema, Version};
+use storage_core::{Error, Filter, Key, Page, PageBuilder, Query, Record, Result, TableName};
 
 use super::table::Table;
 use crate::base::Base;
@@ -15,8 +15,6 @@ use crate::names::{self, Stem};
 
 /// More keys than this are read on a thread that may block.
 const FEW: usize = 16;
-/// How many candidates are in memory at a time where the order is not that of the keys, beside the page itself.
-const CHUNK: usize = 1024;
 /// Larger listings are not kept.
 const MAX_LISTED: usize = 500_000;
 /// More tables' listings than this are not kept.
@@ -132,8 +130,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(base: &'a Base, table: &'a Table, filter: &Filter) -> Result<Self> {
-        let is_key = |column: &&ColumnName| table.schema().key_columns().any(|key| key.name == **column);
-        let (by_key, by_fields) = filter.split(|f| f.columns().iter().all(is_key));
+        let (by_key, by_fields) = filter.split_key(table.schema());
         Ok(Self { base, table, listing: base.listings.get(base, table)?, by_key, by_fields })
     }
 
@@ -144,17 +141,8 @@ impl<'a> Reader<'a> {
     /// The record at that place of the listing, where it is wanted.
     fn read(&self, at: usize) -> Result<Option<Record>> {
         let (key, stem) = &self.listing[at];
-        if self.by_key != Filter::All {
-            let bare = Record {
-                key: key.clone(),
-                version: Version::NONE,
-                updated_at: Default::default(),
-                expires_at: None,
-                fields: Default::default(),
-            };
-            if !self.by_key.matches(self.table.schema(), &bare) {
-                return Ok(None);
-            }
+        if !self.by_key.matches_key(self.table.schema(), key) {
+            return Ok(None);
         }
         let path = format!("{}/{stem}.json", self.table.folder);
         // Gone meanwhile: by hand, since nobody else writes now.
@@ -164,21 +152,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// True where the query's order is that of the keys.
-fn is_key_order(query: &Query, schema: &TableSchema) -> bool {
-    query.order.len() <= schema.key_columns().count()
-        && query
-            .order
-            .iter()
-            .zip(schema.key_columns())
-            .all(|(order, key)| order.direction == Direction::Ascending && order.column == key.name)
-}
-
 pub(super) fn scan(base: &Base, table: &Table, query: &Query) -> Result<Page> {
     let reader = Reader::new(base, table, &query.filter)?;
     let schema = table.schema();
     let limit = usize::try_from(query.limit).map_err(|_| Error::invalid("the limit is too large"))?;
-    if is_key_order(query, schema) {
+    if query.is_key_order(schema) {
         let cursor = query.cursor(schema)?;
         let mut records = Vec::new();
         for at in reader.start(cursor.as_ref().map(|cursor| &cursor.key))..reader.listing.len() {
@@ -191,17 +169,11 @@ pub(super) fn scan(base: &Base, table: &Table, query: &Query) -> Result<Page> {
         }
         return Ok(Page { records, next: None });
     }
-    let (mut best, mut more) = (Vec::new(), false);
-    for chunk in (0..reader.listing.len()).collect::<Vec<_>>().chunks(CHUNK) {
-        for at in chunk {
-            best.extend(reader.read(*at)?);
-        }
-        let page = Page::select(query, schema, best)?;
-        more |= page.next.is_some();
-        best = page.records;
+    let mut page = PageBuilder::new(query, schema)?;
+    for at in 0..reader.listing.len() {
+        reader.read(at)?.into_iter().for_each(|record| page.push(record));
     }
-    let next = best.last().filter(|_| more).map(|last| query.token_after(schema, last));
-    Ok(Page { records: best, next })
+    Ok(page.finish())
 }
 
 pub(super) fn count(base: &Base, table: &Table, query: &Query) -> Result<u64> {

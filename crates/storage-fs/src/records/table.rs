@@ -8,9 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use storage_core::{
-    Column, Error, Fields, Key, Record, Result, SchemaChange, TableName, TableSchema, Undeclared, Version, value,
-};
+use storage_core::{Error, Fields, Key, Record, Result, SchemaChange, TableName, TableSchema, Version};
 
 use crate::base::Base;
 use crate::names;
@@ -92,7 +90,7 @@ impl Table {
             serde_json::from_slice(bytes).map_err(|e| base.corrupt(path, format_args!("this is not a record: {e}")))?;
         let mut fields = stored.fields;
         for change in self.file.changes.iter().filter(|change| change.generation > stored.generation) {
-            change_fields(&change.change, &mut fields);
+            change.change.carry_fields(&mut fields);
         }
         let Stored { key, version, updated_at, expires_at, .. } = stored;
         Ok(Record { key, version, updated_at, expires_at, fields })
@@ -135,40 +133,6 @@ struct Stored {
     #[serde(default)]
     generation: u64,
     fields: Fields,
-}
-
-/// What a change makes of fields that were checked when it was made; of older versions' fields, what it can.
-fn change_fields(change: &SchemaChange, fields: &mut Fields) {
-    change.apply_to_fields(fields);
-    if let SchemaChange::AddColumn(column) = change {
-        adopt(column, fields).unwrap_or_default();
-    }
-}
-
-/// A field that was outside the schema becomes the value of a new column of its name.
-fn adopt(column: &Column, fields: &mut Fields) -> Result<()> {
-    if let Some(found) = fields.get_mut(column.name.as_str()) {
-        *found = value::canonical(column.kind, found.clone())?;
-    }
-    Ok(())
-}
-
-/// Changes a record's fields, or says why they can't be changed so.
-pub(crate) fn alter_fields(change: &SchemaChange, after: &TableSchema, fields: &mut Fields) -> Result<()> {
-    if let SchemaChange::RenameColumn { to, .. } = change
-        && fields.contains_key(to.as_str())
-    {
-        return Err(Error::already_exists(format!("it has a field `{to}` outside the schema")));
-    }
-    change.apply_to_fields(fields);
-    match change {
-        SchemaChange::AddColumn(column) => adopt(column, fields),
-        SchemaChange::SetUndeclared(Undeclared::Reject) => match fields.keys().find(|name| after.column(name).is_none()) {
-            Some(name) => Err(Error::invalid(format!("field `{name}` is outside the schema"))),
-            None => Ok(()),
-        },
-        _ => Ok(()),
-    }
 }
 
 /// The tables that this process has read, good for one structure of the store.
