@@ -67,4 +67,8 @@ test_on!(memory, 8_000, {
     let broken = || Ok(Place::url("memory://#1"));
     DriverHarness::new(MemoryDriver, || Ok(Place::unique_name("memory://"))).ephemeral().broken(broken)
 });
-test_on!(fs, 2_000, DriverHarness::new(FsDriver, || Place::in_folder(folder)).broken(|| Ok(Place::url("file:///dev/null/store"))));
+test_on!(
+    fs,
+    2_000,
+    DriverHarness::new(FsDriver, || Place::in_folder(folder)).broken(|| Ok(Place::url("file:///dev/null/store")))
+);
