@@ -152,7 +152,7 @@ impl Side {
     /// Where batches hold writes of one record alone, half of them are made so: the others tell only that they are refused.
     fn aimed(&self, steps: &[Step]) -> Vec<Step> {
         let mut steps = steps.to_vec();
-        if self.records.capabilities().atomic > Atomicity::Record || steps.len() % 2 == 0 {
+        if self.records.capabilities().atomic > Atomicity::Record || steps.len().is_multiple_of(2) {
             return steps;
         }
         let Some(first) = steps.iter().find_map(Step::slot) else { return steps };

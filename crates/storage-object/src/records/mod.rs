@@ -46,7 +46,7 @@
 //! |---|---|
 //! | `get` of *n* keys | 1 + *n* reads, 16 at a time |
 //! | `commit` | 2 reads side by side, then 1 write; 3 more each time that another writer came first |
-//! | `scan` by key, *n* records | 1 read, a listing per 1,000 names, *n* + 1 reads, 16 at a time |
+//! | `scan` by key, *n* records | 1 read, a listing per 1,000 names, *n* + 1 reads, 16 at a time (so up to 15 too many) |
 //! | `scan` in another order, or by fields | the same with *n* = all records that the filter's key columns leave |
 //! | `count` by key columns, where nothing expires | 1 read, a listing per 1,000 names |
 //! | `count` otherwise | as a `scan` by fields |

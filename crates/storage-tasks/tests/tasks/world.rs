@@ -51,12 +51,13 @@ impl World {
         Self::of(clock, records, queue, None)
     }
 
-    /// Events in another store than tasks and queue, results in blobs.
+    /// Events in a bucket, tasks and queue in one store, results in blobs.
     pub(crate) async fn apart() -> Self {
         let clock = ahead();
-        let [tasks, others] = [(); 2].map(|()| MemoryStore::with_clock(clock.clone()).backends());
+        let tasks = MemoryStore::with_clock(clock.clone()).backends();
+        let events = bucket(&clock).records;
         let world = Self::of(clock, tasks.clone(), tasks, None);
-        Self { elsewhere: others.records, ..world }
+        Self { elsewhere: events, ..world }
     }
 
     /// A store that is atomic within a record alone, and has neither expiry nor dedup nor messages within batches.
@@ -78,6 +79,52 @@ impl World {
         let config = DriverConfig { clock: clock.clone(), ..DriverConfig::from_url(&url) };
         let store = FsDriver.open(&config).await.unwrap();
         Self::of(clock, store.clone(), store, Some(folder))
+    }
+
+    /// Tasks, results, events and schedules in a bucket, the queue elsewhere.
+    pub(crate) async fn bucket() -> Self {
+        let clock = ahead();
+        let (records, queue) = (bucket(&clock), MemoryStore::with_clock(clock.clone()).backends());
+        Self::of(clock, records, queue, None)
+    }
+
+    /// Events in a bucket, tasks and queue in one store, results in blobs.
+    pub(crate) async fn apart() -> Self {
+        let clock = ahead();
+        let tasks = MemoryStore::with_clock(clock.clone()).backends();
+        let events = bucket(&clock).records;
+        let world = Self::of(clock, tasks.clone(), tasks, None);
+        Self { elsewhere: events, ..world }
+    }
+
+    /// A store that is atomic within a record alone, and has neither expiry nor dedup nor messages within batches.
+    pub(crate) async fn reduced() -> Self {
+        Self { reduced: true, ..Self::memory().await }
+    }
+
+    pub(crate) async fn sqlite() -> Self {
+        let (clock, folder) = (ahead(), tempfile::tempdir().unwrap());
+        let url = format!("sqlite:///{}/tasks.db?synchronous=off", folder.path().display());
+        let config = DriverConfig { clock: clock.clone(), ..DriverConfig::from_url(&url) };
+        let store = SqliteDriver.open(&config).await.unwrap();
+        Self::of(clock, store.clone(), store, Some(folder))
+    }
+
+    pub(crate) async fn fs() -> Self {
+        let (clock, folder) = (ahead(), tempfile::tempdir().unwrap());
+        let url = format!("file://{}/store?fsync=false", folder.path().display());
+        let config = DriverConfig { clock: clock.clone(), ..DriverConfig::from_url(&url) };
+        let store = FsDriver.open(&config).await.unwrap();
+        Self::of(clock, store.clone(), store, Some(folder))
+    }
+
+    /// Tasks, results, events and schedules in a bucket, the queue elsewhere.
+    pub(crate) async fn bucket() -> Self {
+        let clock = ahead();
+        let [bucket, queue] = [(); 2].map(|()| MemoryStore::with_clock(clock.clone()).backends());
+        let config = DriverConfig { clock: clock.clone(), ..DriverConfig::default() };
+        let records = storage_object::records::serve(bucket.blobs.unwrap(), &config).unwrap();
+        Self::of(clock, records, queue, None)
     }
 
     /// The same stores, in a process of its own.
@@ -191,6 +238,12 @@ impl World {
         tasks.recover().await.unwrap();
         OutboxRelay::new(tasks, RelayOptions::default()).drain().await.unwrap();
     }
+}
+
+/// Records on blobs.
+fn bucket(clock: &Clock) -> Backends {
+    let config = DriverConfig { clock: clock.clone(), ..DriverConfig::default() };
+    storage_object::records::serve(Arc::new(MemoryStore::with_clock(clock.clone()).blobs()), &config).unwrap()
 }
 
 /// A clock that stands two minutes ahead, so that writers can be behind it.
