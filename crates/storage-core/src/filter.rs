@@ -417,7 +417,7 @@ mod tests {
         let record = Record {
             key: "k".into(),
             version: Version::FIRST,
-            updated_at: chrono::Utc::now(),
+            updated_at: Utc::now(),
             expires_at: None,
             fields: fields(record),
         };

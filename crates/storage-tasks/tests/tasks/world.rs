@@ -55,7 +55,7 @@ impl World {
     pub(crate) async fn apart() -> Self {
         let clock = ahead();
         let tasks = MemoryStore::with_clock(clock.clone()).backends();
-        let events = bucket(&clock).records;
+        let events = blob_records(&clock).records;
         let world = Self::of(clock, tasks.clone(), tasks, None);
         Self { elsewhere: events, ..world }
     }
@@ -84,47 +84,8 @@ impl World {
     /// Tasks, results, events and schedules in a bucket, the queue elsewhere.
     pub(crate) async fn bucket() -> Self {
         let clock = ahead();
-        let (records, queue) = (bucket(&clock), MemoryStore::with_clock(clock.clone()).backends());
-        Self::of(clock, records, queue, None)
-    }
-
-    /// Events in a bucket, tasks and queue in one store, results in blobs.
-    pub(crate) async fn apart() -> Self {
-        let clock = ahead();
-        let tasks = MemoryStore::with_clock(clock.clone()).backends();
-        let events = bucket(&clock).records;
-        let world = Self::of(clock, tasks.clone(), tasks, None);
-        Self { elsewhere: events, ..world }
-    }
-
-    /// A store that is atomic within a record alone, and has neither expiry nor dedup nor messages within batches.
-    pub(crate) async fn reduced() -> Self {
-        Self { reduced: true, ..Self::memory().await }
-    }
-
-    pub(crate) async fn sqlite() -> Self {
-        let (clock, folder) = (ahead(), tempfile::tempdir().unwrap());
-        let url = format!("sqlite:///{}/tasks.db?synchronous=off", folder.path().display());
-        let config = DriverConfig { clock: clock.clone(), ..DriverConfig::from_url(&url) };
-        let store = SqliteDriver.open(&config).await.unwrap();
-        Self::of(clock, store.clone(), store, Some(folder))
-    }
-
-    pub(crate) async fn fs() -> Self {
-        let (clock, folder) = (ahead(), tempfile::tempdir().unwrap());
-        let url = format!("file://{}/store?fsync=false", folder.path().display());
-        let config = DriverConfig { clock: clock.clone(), ..DriverConfig::from_url(&url) };
-        let store = FsDriver.open(&config).await.unwrap();
-        Self::of(clock, store.clone(), store, Some(folder))
-    }
-
-    /// Tasks, results, events and schedules in a bucket, the queue elsewhere.
-    pub(crate) async fn bucket() -> Self {
-        let clock = ahead();
-        let [bucket, queue] = [(); 2].map(|()| MemoryStore::with_clock(clock.clone()).backends());
-        let config = DriverConfig { clock: clock.clone(), ..DriverConfig::default() };
-        let records = storage_object::records::serve(bucket.blobs.unwrap(), &config).unwrap();
-        Self::of(clock, records, queue, None)
+        let queue = MemoryStore::with_clock(clock.clone()).backends();
+        Self::of(clock.clone(), blob_records(&clock), queue, None)
     }
 
     /// The same stores, in a process of its own.
@@ -241,7 +202,7 @@ impl World {
 }
 
 /// Records on blobs.
-fn bucket(clock: &Clock) -> Backends {
+fn blob_records(clock: &Clock) -> Backends {
     let config = DriverConfig { clock: clock.clone(), ..DriverConfig::default() };
     storage_object::records::serve(Arc::new(MemoryStore::with_clock(clock.clone()).blobs()), &config).unwrap()
 }
