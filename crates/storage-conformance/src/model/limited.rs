@@ -53,6 +53,10 @@ impl RecordBackend for Limited {
         self.inner.count(query).await
     }
 
+    async fn sweep(&self, query: &Query) -> Result<u64> {
+        self.inner.sweep(query).await
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Vec<Version>> {
         self.inner.commit(batch).await
     }
