@@ -15,10 +15,13 @@ use storage_sqlite::SqliteDriver;
 /// Each backend as it is opened without any option.
 async fn backends(folder: &Path) -> Result<Vec<(&'static str, Backends)>> {
     let at = |scheme: &str, name: &str| DriverConfig::from_url(&format!("{scheme}{}", folder.join(name).display()));
+    let blobs = FsDriver.open(&at("file://", "bucket")).await?.blobs.unwrap();
+    let on_blobs = storage_object::records::serve(blobs, &DriverConfig::default())?;
     Ok(vec![
         ("memory", MemoryDriver.open(&DriverConfig::from_url("memory:")).await?),
         ("sqlite", SqliteDriver.open(&at("sqlite:///", "app.db")).await?),
         ("fs", FsDriver.open(&at("file://", "app")).await?),
+        ("on blobs", Backends { blobs: None, ..on_blobs }),
     ])
 }
 

@@ -26,7 +26,7 @@ macro_rules! test_records {
             expiry {
                 expired_records_are_not_read, a_record_is_there_until_it_expires, merges_keep_the_expiry_and_puts_set_it,
                 preconditions_take_expired_for_absent, unique_values_of_expired_records_are_free, an_expiry_in_the_past,
-                many_expired_records,
+                many_expired_records, a_sweep_takes_what_has_expired_alone,
             }
             filter {
                 null_in_every_operator, an_explicit_null_is_missing, text_is_literal, text_order_is_bytewise, booleans,

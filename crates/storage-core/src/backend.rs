@@ -60,6 +60,13 @@ pub trait RecordBackend: Debug + Send + Sync + 'static {
     /// How many records match `query`'s filter; its order, limit and token don't count.
     async fn count(&self, query: &Query) -> Result<u64>;
 
+    /// Frees what expired records take up, of those that match `query`'s filter at least, where the backend does not do so by itself. Answers how many were
+    /// freed here.
+    async fn sweep(&self, query: &Query) -> Result<u64> {
+        let _ = query;
+        Ok(0)
+    }
+
     /// Does all writes in order, or none. Answers each with the version that is there afterwards (after a delete: that was there before),
     /// [`Version::NONE`] where there is no record. An error names the failed write.
     async fn commit(&self, batch: Batch) -> Result<Vec<Version>>;

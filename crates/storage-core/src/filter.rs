@@ -414,13 +414,8 @@ mod tests {
     }
 
     fn matches(filter: Filter, record: Value) -> bool {
-        let record = Record {
-            key: "k".into(),
-            version: Version::FIRST,
-            updated_at: Utc::now(),
-            expires_at: None,
-            fields: fields(record),
-        };
+        let record =
+            Record { key: "k".into(), version: Version::FIRST, updated_at: Utc::now(), expires_at: None, fields: fields(record) };
         filter.canonical(&schema()).unwrap().matches(&schema(), &record)
     }
 

@@ -375,6 +375,16 @@ impl RecordStore {
         count.await.explain(self.info(), "records.count", || table_subject(&query.table))
     }
 
+    /// Frees what expired records take up, of those that match the query's filter at least, on backends that don't do so by themselves. Answers how many
+    /// were freed here. Expired records count as absent with and without it.
+    ///
+    /// # Errors
+    /// See [`count`](Self::count).
+    pub async fn sweep(&self, query: &Query) -> Result<u64> {
+        let sweep = self.with_schema(&query.table, |schema| async move { self.backend.sweep(&query.canonical(&schema)?).await });
+        sweep.await.context("records.sweep", || table_subject(&query.table))
+    }
+
     /// The kept versions of a record, newest first, also after it was deleted.
     ///
     /// # Errors

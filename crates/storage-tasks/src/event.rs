@@ -274,14 +274,14 @@ impl EventStore {
         tail::follow(self.clone(), filter, from)
     }
 
-    /// Removes events that are older than [`keep`](EventOptions::keep), where the backend does not do so itself. Answers how many.
+    /// Removes events that are older than [`keep`](EventOptions::keep). Answers how many the backend had not removed by itself.
     ///
     /// # Errors
     /// The backend's.
     pub async fn sweep(&self) -> Result<u64> {
-        let Some(keep) = self.inner.options.keep.filter(|_| !self.records().capabilities().expiry) else { return Ok(0) };
+        let Some(keep) = self.inner.options.keep else { return Ok(0) };
         let horizon = self.inner.options.clock.now() - keep;
         let old = EventFilter { until: Some(horizon), ..EventFilter::default() };
-        self.inner.table.delete_matching(self.query(&old)?.limit(1000)).await
+        self.inner.table.sweep(self.query(&old)?).await
     }
 }

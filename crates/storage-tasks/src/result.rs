@@ -243,17 +243,16 @@ impl ResultStore {
         }
     }
 
-    /// Removes results that are no longer kept, where the backend does not do so itself. Answers how many.
+    /// Removes results that are no longer kept. Answers how many the backend had not removed by itself.
     ///
     /// # Errors
     /// The backend's.
     pub async fn sweep(&self) -> Result<u64> {
         let now = self.inner.options.clock.now();
         match &self.inner.place {
-            Place::Records(table) if table.records.capabilities().expiry => Ok(0),
             Place::Records(table) => {
                 let expired = Filter::le("expires_at", storage_core::value::timestamp(now))?;
-                table.delete_matching(table.query().filter(expired).limit(1000)).await
+                table.sweep(table.query().filter(expired)).await
             }
             Place::Blobs(blobs, folder) => sweep_blobs(blobs, folder, now).await,
         }

@@ -70,6 +70,14 @@ impl<E: Entity> Table<E> {
         Ok((page.records.into_iter().map(E::from_record).collect::<Result<_>>()?, page.next))
     }
 
+    /// Removes what `query` finds, which is what is no longer kept: where records expire, the backend knows by itself. Answers how many were removed here.
+    pub(crate) async fn sweep(&self, query: Query) -> Result<u64> {
+        if self.records.capabilities().expiry {
+            return self.records.sweep(&query).await;
+        }
+        self.delete_matching(query.limit(1000)).await
+    }
+
     /// Deletes what `query` finds, page by page, unless it has changed meanwhile. Answers how many.
     pub(crate) async fn delete_matching(&self, query: Query) -> Result<u64> {
         let mut deleted = 0;

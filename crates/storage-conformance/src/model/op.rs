@@ -24,6 +24,25 @@ pub(super) enum Step {
     Enqueue(Letter),
 }
 
+impl Step {
+    /// The record that it is about.
+    pub(super) fn slot(&self) -> Option<Slot> {
+        match self {
+            Self::Put { slot, .. } | Self::Merge { slot, .. } | Self::Delete { slot, .. } | Self::Check { slot, .. } => {
+                Some(*slot)
+            }
+            Self::Enqueue(_) => None,
+        }
+    }
+
+    /// Makes it about another.
+    pub(super) fn aim(&mut self, at: Slot) {
+        if let Self::Put { slot, .. } | Self::Merge { slot, .. } | Self::Delete { slot, .. } | Self::Check { slot, .. } = self {
+            *slot = at;
+        }
+    }
+}
+
 /// A message to send.
 #[derive(Clone, Debug)]
 pub(super) struct Letter {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -9,10 +10,11 @@ use futures::TryStreamExt as _;
 use serde_json::Value;
 use storage_core::{
     Atomicity, Backends, Batch, Clock, ColumnType, Expect, Fields, History, Key, KeyType, MessageId, NewMessage, Query,
-    QueueCapabilities, QueueName, QueueSpec, QueueStore, Receipt, Record, RecordCapabilities, RecordStore, Result, TableName,
-    TableSchema, Transaction, Write,
+    QueueCapabilities, QueueName, QueueSpec, QueueStore, Receipt, Record, RecordBackend, RecordCapabilities, RecordStore, Result,
+    TableName, TableSchema, Transaction, Write,
 };
 
+use super::limited::Limited;
 use super::op::{Letter, Move, Op, Search, Slot, Step};
 
 /// Instead of any time that would end within a test, where time can't be moved.
@@ -68,6 +70,8 @@ impl Side {
 
     /// The model, without what this side has not.
     pub(super) fn limit(&self, mut model: Backends) -> Backends {
+        let capabilities = self.records.capabilities().clone();
+        model.records = model.records.map(|inner| Arc::new(Limited { inner, capabilities }) as Arc<dyn RecordBackend>);
         if self.queues.is_none() {
             model.queue = None;
         }
@@ -100,22 +104,6 @@ impl Side {
         }
     }
 
-    /// True where the backend may refuse an operation for what it does not declare.
-    pub(super) fn may_refuse(&self, op: &Op) -> bool {
-        let capabilities = self.records.capabilities();
-        let limited = |step: &Step| match step {
-            Step::Put { expires_in, .. } => expires_in.is_some() && !capabilities.expiry,
-            Step::Enqueue(_) => !capabilities.enqueue || self.queues.is_none(),
-            _ => false,
-        };
-        match op {
-            Op::Commit(steps) => super::is_limited(capabilities.atomic) || steps.iter().any(limited),
-            Op::Transaction { .. } => capabilities.atomic < Atomicity::Store || !capabilities.enqueue || self.queues.is_none(),
-            Op::History(_) => !capabilities.history,
-            _ => false,
-        }
-    }
-
     /// A time as it is, or one that never comes where time can't be moved.
     pub(super) fn time(&self, time: Duration) -> Duration {
         if self.clock.is_manual() || time.is_zero() { time } else { NEVER }
@@ -133,7 +121,7 @@ impl Side {
     pub(super) async fn perform(&mut self, op: &Op) -> String {
         match op {
             Op::Commit(steps) => {
-                let batch = steps.iter().map(|step| self.write(step)).collect();
+                let batch = self.aimed(steps).iter().map(|step| self.write(step)).collect();
                 words(self.records.commit(batch).await.map(|versions| format!("{versions:?}")))
             }
             Op::Get(slots) => {
@@ -159,6 +147,18 @@ impl Side {
             Op::Queue(handling) => self.handle(handling).await,
             Op::Advance(_) | Op::Reopen => String::new(),
         }
+    }
+
+    /// Where batches hold writes of one record alone, half of them are made so: the others tell only that they are refused.
+    fn aimed(&self, steps: &[Step]) -> Vec<Step> {
+        let mut steps = steps.to_vec();
+        if self.records.capabilities().atomic > Atomicity::Record || steps.len().is_multiple_of(2) {
+            return steps;
+        }
+        let Some(first) = steps.iter().find_map(Step::slot) else { return steps };
+        steps.retain(|step| step.slot().is_some());
+        steps.iter_mut().for_each(|step| step.aim(first));
+        steps
     }
 
     async fn transaction(&self, moves: &[Move], meddling: Option<&Step>, commit: bool) -> String {

@@ -181,3 +181,21 @@ pub async fn many_expired_records(h: &dyn Harness) -> CaseResult {
     assert_eq!(t.version("old000").await?, Version::FIRST);
     Ok(())
 }
+
+/// A sweep frees what has expired, if the backend does not do so by itself: what is there stays, and what is written again too.
+pub async fn a_sweep_takes_what_has_expired_alone(h: &dyn Harness) -> CaseResult {
+    let Some(t) = expiring(h, open_schema()).await? else { return Ok(()) };
+    for n in 0..5 {
+        put_expiring(&t, format!("soon{n}"), SOON).await?;
+    }
+    put_expiring(&t, "late", LATE).await?;
+    t.put("never", json!({"n": 2})).await?;
+    t.opened.pass(SOON).await;
+    t.put("soon0", json!({"n": 3})).await?;
+    assert!(t.store.sweep(&t.query()).await? <= 4);
+    assert_eq!(t.store.sweep(&t.query()).await?, 0, "the first took them all");
+    assert_eq!(t.matching(Filter::All).await?, ["late", "never", "soon0"]);
+    assert_eq!(t.put("soon1", json!({})).await?, Version::FIRST);
+    refused(ErrorKind::NotFound, t.store.sweep(&storage_core::Query::table("nowhere")?).await);
+    Ok(())
+}

@@ -46,12 +46,14 @@
 //! |---|---|
 //! | `get` of *n* keys | 1 + *n* reads, 16 at a time |
 //! | `commit` | 2 reads side by side, then 1 write; 3 more each time that another writer came first |
-//! | `scan` by key, *n* records | 1 read, a listing per 1,000 names, *n* + 1 reads, 16 at a time |
+//! | `scan` by key, *n* records | 1 read, a listing per 1,000 names, *n* + 1 reads, 16 at a time (so up to 15 too many) |
 //! | `scan` in another order, or by fields | the same with *n* = all records that the filter's key columns leave |
 //! | `count` by key columns, where nothing expires | 1 read, a listing per 1,000 names |
 //! | `count` otherwise | as a `scan` by fields |
+//! | `sweep` | nothing where nothing expires; else as a `scan` by fields, and a write for each that has expired |
 //!
-//! Filters on the key narrow the listing: a partition, and a first and a last key. Nothing else is indexed.
+//! Filters on the key narrow the listing: a partition, and a first and a last key. Nothing else is indexed. Expired records are absent at once; a query that comes
+//! across one removes it, and so does `sweep`.
 
 mod admin;
 mod commit;
@@ -259,6 +261,14 @@ impl RecordBackend for BlobRecords {
             read::count(&self.objects, &table, &self.clock, &query.filter).await
         };
         self.run("records.count", Some(&query.table), count).await
+    }
+
+    async fn sweep(&self, query: &Query) -> Result<u64> {
+        let sweep = async {
+            let table = self.tables.load(&self.objects, &query.table).await?;
+            read::sweep(&self.objects, &table, &self.clock, &query.filter).await
+        };
+        self.run("records.sweep", Some(&query.table), sweep).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<Vec<Version>> {

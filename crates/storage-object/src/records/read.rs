@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use chrono::{DateTime, Utc};
 use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
@@ -12,9 +12,6 @@ use super::names::{self, Stem};
 use super::objects::{AT_ONCE, Objects};
 use super::range::Range;
 use super::table::{Table, Tables};
-
-/// How many expired records one query removes at most: the rest wait for the next.
-const SWEEP: u32 = 64;
 
 /// The records with these keys.
 pub(super) async fn get(
@@ -56,8 +53,9 @@ struct Search<'a> {
     /// What the filter says of keys, decided before a record is read, and the rest.
     by_key: Filter,
     by_fields: Filter,
-    /// How many expired records may still be removed.
-    sweep: AtomicU32,
+    /// How many expired records it has removed; none any more where that does not work, since the caller may not be allowed to write.
+    swept: AtomicU64,
+    sweeps: AtomicBool,
 }
 
 /// A name in the listing that may be of a wanted record, and what it is together with.
@@ -71,7 +69,7 @@ struct Candidate {
 impl<'a> Search<'a> {
     fn new(objects: &'a Objects, table: &'a Table, clock: &Clock, filter: &Filter) -> Self {
         let (by_key, by_fields) = filter.split_key(table.schema());
-        Self { objects, table, now: clock.now(), by_key, by_fields, sweep: AtomicU32::new(SWEEP) }
+        Self { objects, table, now: clock.now(), by_key, by_fields, swept: AtomicU64::new(0), sweeps: AtomicBool::new(true) }
     }
 
     /// What the listing has of wanted keys, in its order.
@@ -112,10 +110,12 @@ impl<'a> Search<'a> {
         let Some(found) = self.objects.get(&path).await? else { return Ok((group, None)) };
         let (record, _) = self.table.decode(self.objects, &path, &found.bytes)?;
         if record.is_expired(self.now) {
-            let left = self.sweep.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-            // Whether it goes is nothing to the caller, who may not be allowed to write.
-            if left.is_ok() && self.objects.delete(&path, &found.etag).await.is_err() {
-                self.sweep.store(0, Ordering::Relaxed);
+            // It was paid for by reading it; left alone, every query would pay again.
+            if self.sweeps.load(Ordering::Relaxed) {
+                match self.objects.delete(&path, &found.etag).await {
+                    Ok(deleted) => drop(self.swept.fetch_add(deleted.into(), Ordering::Relaxed)),
+                    Err(_) => self.sweeps.store(false, Ordering::Relaxed),
+                }
             }
             return Ok((group, None));
         }
@@ -166,6 +166,17 @@ pub(super) async fn count(objects: &Objects, table: &Table, clock: &Clock, filte
     };
     let counted = search.candidates(None)?.map_ok(count).try_buffer_unordered(AT_ONCE);
     counted.try_fold(0, |sum, one| async move { Ok(sum + one) }).await
+}
+
+/// Reads what may have expired, which removes what has.
+pub(super) async fn sweep(objects: &Objects, table: &Table, clock: &Clock, filter: &Filter) -> Result<u64> {
+    if !table.object.expiring {
+        return Ok(0);
+    }
+    let search = Search::new(objects, table, clock, filter);
+    let read = search.candidates(None)?.map_ok(|candidate| search.read(candidate)).try_buffer_unordered(AT_ONCE);
+    read.try_for_each(|_| async { Ok(()) }).await?;
+    Ok(search.swept.into_inner())
 }
 
 /// Looks at every record that matches.

@@ -85,19 +85,19 @@ impl TaskStore {
         self.apply(change).await.map(drop)
     }
 
-    /// Removes finished tasks, results and events that are no longer kept, where the backend does not do so itself.
+    /// Removes finished tasks, results and events that are no longer kept, where the backend does not do so by itself.
     ///
     /// # Errors
     /// The backends'.
     pub async fn sweep(&self) -> Result<Swept> {
         let finished = &self.inner.finished;
         let tasks = match self.inner.options.keep_finished {
-            Some(keep) if !finished.records.capabilities().expiry => {
+            Some(keep) => {
                 let horizon = value::timestamp(self.inner.options.clock.now() - keep);
                 let old = Filter::le("finished_at", horizon)?;
-                finished.delete_matching(finished.query().filter(old).limit(1000)).await?
+                finished.sweep(finished.query().filter(old)).await?
             }
-            _ => 0,
+            None => 0,
         };
         Ok(Swept { tasks, results: self.results().sweep().await?, events: self.events().sweep().await? })
     }

@@ -111,6 +111,10 @@ impl RecordBackend for FaultyRecords {
         self.faults.check()?;
         self.inner.count(query).await
     }
+    async fn sweep(&self, query: &Query) -> Result<u64> {
+        self.faults.write(self.inner.sweep(query)).await
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Vec<Version>> {
         self.faults.write(self.inner.commit(batch)).await
     }

@@ -1,4 +1,4 @@
-//! Tasks, results, events and schedules on every kind of store: all in one batch, queue elsewhere, events and results elsewhere, and a backend that is
+//! Tasks, results, events and schedules on every kind of store: all in one batch, queue elsewhere, events and results elsewhere, and backends that are
 //! atomic within a record alone.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the cases are tests, called by generated ones")]
@@ -76,4 +76,4 @@ macro_rules! suite {
     )+)+ };
 }
 
-suite!(memory, split, apart, reduced, sqlite, fs);
+suite!(memory, split, apart, reduced, bucket, sqlite, fs);

@@ -51,12 +51,13 @@ impl World {
         Self::of(clock, records, queue, None)
     }
 
-    /// Events in another store than tasks and queue, results in blobs.
+    /// Events in a bucket, tasks and queue in one store, results in blobs.
     pub(crate) async fn apart() -> Self {
         let clock = ahead();
-        let [tasks, others] = [(); 2].map(|()| MemoryStore::with_clock(clock.clone()).backends());
+        let tasks = MemoryStore::with_clock(clock.clone()).backends();
+        let events = blob_records(&clock).records;
         let world = Self::of(clock, tasks.clone(), tasks, None);
-        Self { elsewhere: others.records, ..world }
+        Self { elsewhere: events, ..world }
     }
 
     /// A store that is atomic within a record alone, and has neither expiry nor dedup nor messages within batches.
@@ -78,6 +79,13 @@ impl World {
         let config = DriverConfig { clock: clock.clone(), ..DriverConfig::from_url(&url) };
         let store = FsDriver.open(&config).await.unwrap();
         Self::of(clock, store.clone(), store, Some(folder))
+    }
+
+    /// Tasks, results, events and schedules in a bucket, the queue elsewhere.
+    pub(crate) async fn bucket() -> Self {
+        let clock = ahead();
+        let queue = MemoryStore::with_clock(clock.clone()).backends();
+        Self::of(clock.clone(), blob_records(&clock), queue, None)
     }
 
     /// The same stores, in a process of its own.
@@ -191,6 +199,12 @@ impl World {
         tasks.recover().await.unwrap();
         OutboxRelay::new(tasks, RelayOptions::default()).drain().await.unwrap();
     }
+}
+
+/// Records on blobs.
+fn blob_records(clock: &Clock) -> Backends {
+    let config = DriverConfig { clock: clock.clone(), ..DriverConfig::default() };
+    storage_object::records::serve(Arc::new(MemoryStore::with_clock(clock.clone()).blobs()), &config).unwrap()
 }
 
 /// A clock that stands two minutes ahead, so that writers can be behind it.
