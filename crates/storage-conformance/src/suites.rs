@@ -123,7 +123,7 @@ macro_rules! test_queues {
                 many_messages_in_one_call, typed_queues,
             }
             dead_letter {
-                the_delivery_cap_makes_dead_letters, giving_back_uses_up_deliveries, the_last_delivery_can_succeed,
+                a_cap_needs_dead_letters, the_delivery_cap_makes_dead_letters, giving_back_uses_up_deliveries, the_last_delivery_can_succeed,
                 without_a_cap_nothing_dies, a_message_can_be_rejected, the_receipt_of_a_dead_letter_is_stale,
                 redrive_sends_home, redrive_takes_the_oldest_first, dead_letters_can_be_received,
                 the_companion_comes_and_goes_with_its_queue, purge_leaves_dead_letters,

@@ -78,7 +78,7 @@ pub(crate) async fn run(command: TableCommand, context: &Context) -> Result<(), 
             }
             Ok(())
         }
-        TableCommand::Describe { table } => describe(&*super::record::schema_of(&records, &table).await?, context),
+        TableCommand::Describe { table } => describe(&*records.schema(&table).await?, context),
         TableCommand::Drop { table, missing_ok } => {
             let dropped = records.drop_table(&table).await?;
             if !dropped && !missing_ok {
