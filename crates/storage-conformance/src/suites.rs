@@ -194,7 +194,7 @@ macro_rules! test_blobs {
                 a_closed_handle_fails_cleanly, a_broken_place_gives_errors,
             }
             list {
-                all_in_bytewise_order, below_a_prefix, one_level, start_after, many_blobs, what_is_gone_does_not_show,
+                all_in_bytewise_order, below_a_prefix, one_level, start_after, a_listing_goes_on_behind_any_entry, many_blobs, what_is_gone_does_not_show,
                 listing_while_others_write, a_store_with_a_prefix,
             }
             names {

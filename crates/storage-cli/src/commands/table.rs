@@ -22,7 +22,7 @@ A schema, invoices.toml (YAML and JSON have the same names):
   ]
   indexes = [{ name = \"by_customer\", columns = [\"customer\", \"due\"] }]
   undeclared = \"keep\"                           # keep other fields too; else they are refused
-  history = { keep = 10 }                       # old versions: \"none\", { keep = N }, \"keepall\"
+  history = { keep = 10 }                       # old versions: \"none\", { keep = N }, \"keep_all\"
 
 Example:
   storage table create invoices.toml";

@@ -41,7 +41,7 @@ impl Walk {
         };
         let mut walk = Self {
             one_level: options.one_level,
-            start_after: options.start_after.as_ref().map(ToString::to_string),
+            start_after: options.start_after.clone(),
             levels: Vec::new(),
             base,
         };
