@@ -69,7 +69,8 @@ pub async fn the_delivery_cap_makes_dead_letters(h: &dyn Harness) -> CaseResult 
 
 /// A delivery cap without dead letters would lose messages: it is refused, and no queue is created.
 pub async fn a_cap_needs_dead_letters(h: &dyn Harness) -> CaseResult {
-    let store = Opened::fresh(h).await?.queues();
+    let opened = Opened::fresh(h).await?;
+    let store = opened.queues();
     let (name, spec) = ("q".parse()?, QueueSpec::default().max_deliveries(3));
     if store.capabilities().dead_letter {
         assert!(store.create_queue(&name, &spec).await?);
