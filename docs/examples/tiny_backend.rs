@@ -1,13 +1,12 @@
 //! A record backend of the smallest useful kind: tables in one map behind one lock.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use storage_core::{
     Applied, Atomicity, BackendInfo, Batch, Clock, Error, Key, MAX_BATCH, Page, Query, Record, RecordBackend, RecordCapabilities,
-    Result, SchemaChange, TableName, TableSchema, Version, require,
+    Result, TableName, TableSchema, Version,
 };
 
 /// What a user may count on. What is `false` here is refused with `Unsupported`, never ignored.
@@ -131,15 +130,6 @@ impl RecordBackend for TinyRecords {
         Ok(versions)
     }
 
-    async fn alter_table(&self, _: &TableName, _: &SchemaChange) -> Result<()> {
-        require(CAPABILITIES.alter, &self.info, "changes of a table")
-    }
-    async fn history(&self, _: &TableName, _: &Key) -> Result<Vec<Record>> {
-        require(CAPABILITIES.history, &self.info, "record history").map(|()| Vec::new())
-    }
-    async fn backup(&self, _: &Path) -> Result<()> {
-        require(CAPABILITIES.backup, &self.info, "backups")
-    }
     async fn ping(&self) -> Result<()> {
         Ok(())
     }

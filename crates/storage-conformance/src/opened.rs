@@ -51,6 +51,17 @@ impl<'h> Opened<'h> {
         self.harness.open(&self.place.config).await
     }
 
+    /// Handles on what is left once the first ones are closed. A backend that forgets is opened before the last handle goes.
+    pub(crate) async fn after(&self, close: impl Future<Output = Result<()>>) -> Result<Backends> {
+        let other = self.again().await?;
+        close.await?;
+        if !self.harness.survives_close() {
+            return Ok(other);
+        }
+        drop(other);
+        self.again().await
+    }
+
     /// Lets so much time pass for the store, and a little more.
     pub(crate) async fn pass(&self, time: Duration) {
         if self.clock.is_manual() {

@@ -123,7 +123,8 @@ macro_rules! test_queues {
                 many_messages_in_one_call, typed_queues,
             }
             dead_letter {
-                the_delivery_cap_makes_dead_letters, giving_back_uses_up_deliveries, the_last_delivery_can_succeed,
+                the_delivery_cap_makes_dead_letters, a_cap_needs_dead_letters, giving_back_uses_up_deliveries,
+                the_last_delivery_can_succeed,
                 without_a_cap_nothing_dies, a_message_can_be_rejected, the_receipt_of_a_dead_letter_is_stale,
                 redrive_sends_home, redrive_takes_the_oldest_first, dead_letters_can_be_received,
                 the_companion_comes_and_goes_with_its_queue, purge_leaves_dead_letters,
@@ -194,8 +195,8 @@ macro_rules! test_blobs {
                 a_closed_handle_fails_cleanly, a_broken_place_gives_errors,
             }
             list {
-                all_in_bytewise_order, below_a_prefix, one_level, start_after, many_blobs, what_is_gone_does_not_show,
-                listing_while_others_write, a_store_with_a_prefix,
+                all_in_bytewise_order, below_a_prefix, one_level, start_after, a_listing_goes_on_behind_any_entry,
+                many_blobs, what_is_gone_does_not_show, listing_while_others_write, a_store_with_a_prefix,
             }
             names {
                 odd_paths, paths_that_differ_in_case, long_paths, every_blob_has_an_address, signed_urls,

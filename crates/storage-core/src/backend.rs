@@ -22,7 +22,7 @@ use crate::batch::Batch;
 use crate::blob::{
     BlobBody, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, GetOptions, ListOptions, PutMode, PutOptions, SignedAccess,
 };
-use crate::capability::{BackendInfo, BlobCapabilities, QueueCapabilities, RecordCapabilities};
+use crate::capability::{BackendInfo, BlobCapabilities, QueueCapabilities, RecordCapabilities, require};
 use crate::message::{Delivery, Message, MessageUpdate, NewMessage, QueueSpec, QueueStats, Receipt, Receive, Sent};
 use crate::{Error, Key, Page, Query, QueueName, Record, Result, SchemaChange, Secret, TableName, TableSchema, Version};
 
@@ -41,8 +41,11 @@ pub trait RecordBackend: Debug + Send + Sync + 'static {
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) (letter case does not distinguish tables).
     async fn create_table(&self, schema: &TableSchema) -> Result<bool>;
 
-    /// Changes a table and keeps its records: wholly or not at all.
-    async fn alter_table(&self, table: &TableName, change: &SchemaChange) -> Result<()>;
+    /// Changes a table and keeps its records: wholly or not at all. To be written where [`alter`](RecordCapabilities::alter) is declared.
+    async fn alter_table(&self, table: &TableName, change: &SchemaChange) -> Result<()> {
+        let _ = (table, change);
+        require(false, self.info(), "changes of a table")
+    }
 
     /// Removes a table with its records and their history. `false`: there was none.
     async fn drop_table(&self, table: &TableName) -> Result<bool>;
@@ -71,11 +74,18 @@ pub trait RecordBackend: Debug + Send + Sync + 'static {
     /// [`Version::NONE`] where there is no record. An error names the failed write.
     async fn commit(&self, batch: Batch) -> Result<Vec<Version>>;
 
-    /// The kept versions of a record, newest first.
-    async fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Record>>;
+    /// The kept versions of a record, newest first. To be written where [`history`](RecordCapabilities::history) is declared.
+    async fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Record>> {
+        let _ = (table, key);
+        require(false, self.info(), "record history").map(|()| Vec::new())
+    }
 
-    /// Writes a consistent copy of the whole store to `to`, which must not exist, while others go on writing.
-    async fn backup(&self, to: &Path) -> Result<()>;
+    /// Writes a consistent copy of the whole store to `to`, which must not exist, while others go on writing. To be written where
+    /// [`backup`](RecordCapabilities::backup) is declared.
+    async fn backup(&self, to: &Path) -> Result<()> {
+        let _ = to;
+        require(false, self.info(), "backups")
+    }
 
     /// Asks for a sign of life.
     async fn ping(&self) -> Result<()>;
@@ -100,7 +110,7 @@ pub trait QueueBackend: Debug + Send + Sync + 'static {
     /// What it can do.
     fn capabilities(&self) -> &QueueCapabilities;
 
-    /// Creates a queue. `false`: it was there with the same spec; with another: [`AlreadyExists`](crate::ErrorKind::AlreadyExists).
+    /// Creates a queue; without a delivery cap, where dead letters are not declared. `false`: it was there with the same spec; with another: [`AlreadyExists`](crate::ErrorKind::AlreadyExists).
     async fn create_queue(&self, queue: &QueueName, spec: &QueueSpec) -> Result<bool>;
 
     /// Removes a queue with its messages and dead letters. `false`: there was none.
@@ -116,7 +126,7 @@ pub trait QueueBackend: Debug + Send + Sync + 'static {
     async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>>;
 
     /// Leases messages: higher priorities first, then the oldest. Waits for the first one as long as asked; cancelled meanwhile, it leaves at most
-    /// a lease that runs out.
+    /// a lease that runs out. May answer fewer than asked for although more are there.
     async fn receive(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>>;
 
     /// Removes messages for good, each on its own: `Ok` where it was removed or was gone already, [`LeaseLost`](crate::ErrorKind::LeaseLost) where the
@@ -126,15 +136,26 @@ pub trait QueueBackend: Debug + Send + Sync + 'static {
     /// Changes a leased message and answers with its new receipt. [`LeaseLost`](crate::ErrorKind::LeaseLost) for a stale receipt and for a message that is gone.
     async fn update(&self, queue: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt>;
 
-    /// Makes a leased message a dead letter, for `reason`. [`LeaseLost`](crate::ErrorKind::LeaseLost) as for `update`.
-    async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()>;
+    /// Makes a leased message a dead letter, for `reason`. [`LeaseLost`](crate::ErrorKind::LeaseLost) as for `update`. To be written, as
+    /// `redrive`, where [`dead_letter`](QueueCapabilities::dead_letter) is declared.
+    async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()> {
+        let _ = (queue, receipt, reason);
+        require(false, self.info(), "dead letters")
+    }
 
     /// Sends up to `max` dead letters of `queue` home, oldest first: no longer dead attributes, no deliveries, no time to live, same id. Those that
-    /// somebody has leased stay. Answers how many.
-    async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64>;
+    /// somebody has leased stay. Answers how many, which may be fewer although more are there: 0 alone says that there are no more.
+    async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64> {
+        let _ = (queue, max);
+        require(false, self.info(), "dead letters").map(|()| 0)
+    }
 
-    /// Looks at up to `max` ready messages in the order in which they would be received, without taking them.
-    async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>>;
+    /// Looks at up to `max` ready messages in the order in which they would be received, without taking them. To be written where
+    /// [`peek`](QueueCapabilities::peek) is declared.
+    async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
+        let _ = (queue, max);
+        require(false, self.info(), "a look at messages without taking them").map(|()| Vec::new())
+    }
 
     /// How full the queue is.
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats>;
@@ -184,13 +205,11 @@ pub trait BlobBackend: Debug + Send + Sync + 'static {
     /// The blob's address for other programs, without credentials: `file:///…`, `s3://…`.
     fn uri(&self, path: &BlobPath) -> String;
 
-    /// A URL that allows whoever has it to read or write the blob for so long.
+    /// A URL that allows whoever has it to read or write the blob for so long. To be written where
+    /// [`signed_url`](BlobCapabilities::signed_url) is declared.
     async fn signed_url(&self, path: &BlobPath, access: SignedAccess, expires_in: Duration) -> Result<Secret> {
-        let _ = (access, expires_in);
-        Err(Error::unsupported("this backend has no signed URLs")
-            .with_operation("blobs.signed_url")
-            .with_subject(path)
-            .with_backend(self.info()))
+        let _ = (path, access, expires_in);
+        Err(Error::unsupported("this backend does not offer signed URLs").with_backend(self.info()))
     }
 
     /// What engines such as delta-rs, Polars or Spark need to open the same data: their option names, with secrets.

@@ -20,7 +20,11 @@ pub enum Expect {
     Absent,
     /// There is one. Else [`NotFound`](crate::ErrorKind::NotFound).
     Present,
-    /// There is one of this version. Else [`Conflict`](crate::ErrorKind::Conflict).
+    /// There is one of this version. Else [`Conflict`](crate::ErrorKind::Conflict). [`Version::NONE`]: there is none, which is a conflict as well
+    /// where there is one.
+    ///
+    /// Versions start at 1 again after a delete (or expiry), so that version 1 may be that of another record than was read. Where keys come back and
+    /// that matters, mark records as deleted instead of deleting them, or give each a unique field and compare it.
     Version(Version),
 }
 

@@ -465,8 +465,9 @@ pub struct ListOptions {
     pub prefix: Option<BlobPath>,
     /// True: only the level below the prefix; what lies deeper shows as [`BlobEntry::Prefix`].
     pub one_level: bool,
-    /// Blobs and prefixes that sort behind this path.
-    pub start_after: Option<BlobPath>,
+    /// Entries whose [sort key](BlobEntry::sort_key) is behind this text: a path, or the sort key of the last entry of an earlier listing. So
+    /// `a/` goes on behind the whole prefix `a` on one level, and behind the blob `a`, with what is below it, in all levels.
+    pub start_after: Option<String>,
 }
 
 impl ListOptions {
@@ -483,10 +484,10 @@ impl ListOptions {
         self
     }
 
-    /// Starts behind `path`.
+    /// Starts behind a path, or behind the [sort key](BlobEntry::sort_key) of an entry.
     #[must_use]
-    pub fn start_after(mut self, path: BlobPath) -> Self {
-        self.start_after = Some(path);
+    pub fn start_after(mut self, key: impl Into<String>) -> Self {
+        self.start_after = Some(key.into());
         self
     }
 }

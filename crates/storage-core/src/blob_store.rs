@@ -267,13 +267,12 @@ impl BlobStore {
 
     /// Lists blobs in bytewise order of their paths.
     pub fn list(&self, options: &ListOptions) -> BoxStream<'static, Result<BlobEntry>> {
-        let full = |path: &Option<BlobPath>| path.as_ref().map(|p| self.full(p)).transpose();
-        let options = full(&options.prefix).and_then(|prefix| {
-            let prefix = prefix.or_else(|| self.prefix.clone());
-            Ok(ListOptions { prefix, one_level: options.one_level, start_after: full(&options.start_after)? })
-        });
-        let options = match options {
-            Ok(options) => options,
+        let start_after = options.start_after.clone();
+        let start_after = start_after.map(|key| self.prefix.as_ref().map_or(key.clone(), |prefix| format!("{prefix}/{key}")));
+        let options = match options.prefix.as_ref().map(|prefix| self.full(prefix)).transpose() {
+            Ok(prefix) => {
+                ListOptions { prefix: prefix.or_else(|| self.prefix.clone()), one_level: options.one_level, start_after }
+            }
             Err(error) => return futures::stream::once(async { Err(error) }).boxed(),
         };
         let (store, info) = (self.clone(), self.info().clone());

@@ -62,15 +62,27 @@ impl QueueStore {
         Queue { store: self.clone(), name: name.clone(), kind: PhantomData }
     }
 
+    /// How a queue behaves where nobody says otherwise: [`QueueSpec::default`], without a delivery cap where the backend keeps no dead letters.
+    #[must_use]
+    pub fn default_spec(&self) -> QueueSpec {
+        match self.capabilities().dead_letter {
+            true => QueueSpec::default(),
+            false => QueueSpec::default().max_deliveries(None),
+        }
+    }
+
     /// Creates a queue. `false`: it was there with the same spec.
     ///
     /// # Errors
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists): it is there with another spec. [`InvalidInput`](crate::ErrorKind::InvalidInput): a bad spec or name.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported): a delivery cap, where the backend keeps no dead letters.
     pub async fn create_queue(&self, queue: &QueueName, spec: &QueueSpec) -> Result<bool> {
         let create = async {
             check_sendable(queue)?;
             queue.dead_letter()?;
             spec.check()?;
+            let no_cap = spec.max_deliveries.is_none();
+            require(self.capabilities().dead_letter || no_cap, self.info(), "dead letters, and so no `max_deliveries`")?;
             self.backend.create_queue(queue, spec).await
         };
         create.await.explain(self.info(), "queues.create", || subject(queue))
@@ -170,7 +182,8 @@ impl QueueStore {
         Ok(())
     }
 
-    /// Leases messages. An empty answer: there was none within the wait.
+    /// Leases messages. An empty answer: there was none within the wait. There may be more than were answered, also where these are fewer than asked
+    /// for.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound); [`InvalidInput`](crate::ErrorKind::InvalidInput) for a bad request.
@@ -235,7 +248,8 @@ impl QueueStore {
         dead_letter.await.explain(self.info(), "queues.dead_letter", || subject(queue))
     }
 
-    /// Sends up to `max` dead letters of `queue` home. Answers how many.
+    /// Sends up to `max` dead letters of `queue` home. Answers how many: fewer than `max` does not say that there are no more, 0 does (but for those
+    /// that somebody has leased).
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported); [`NotFound`](crate::ErrorKind::NotFound).

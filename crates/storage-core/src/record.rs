@@ -22,7 +22,8 @@ pub fn fields(value: Value) -> Fields {
 
 /// How often a record has been written: 1 when it is new, one more with every write.
 ///
-/// The optimistic lock: see [`Expect::Version`](crate::Expect::Version).
+/// The optimistic lock: see [`Expect::Version`](crate::Expect::Version). It counts the writes of one life of a record: nothing is kept of a deleted
+/// or expired one, so that the next record of that key starts at 1 again, and a version that was read before may come to match it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);

@@ -228,7 +228,7 @@ impl BlobBackend for MemoryBlobs {
 
     fn list(&self, options: &ListOptions) -> BoxStream<'static, Result<BlobEntry>> {
         let (shared, open, options) = (Arc::clone(&self.shared), Arc::clone(&self.open), options.clone());
-        let start = options.start_after.as_ref().map(|path| path.as_str().to_owned());
+        let start = options.start_after.clone();
         let pages = futures::stream::try_unfold(Some(start), move |from| {
             let page = from.map(|after| {
                 open.check()?;

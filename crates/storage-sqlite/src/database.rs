@@ -101,6 +101,13 @@ fn prepare_path(settings: &Settings) -> Result<bool> {
         Ok(found) if found.is_dir() => {
             return Err(Error::config(format!("`{}` is a folder: name a file in it", path.display())));
         }
+        // SQLite takes a file of one byte for an empty one, and would write over what is there.
+        Ok(found) if found.len() == 1 => {
+            return Err(Error::corrupt(format!(
+                "`{}` holds one byte and is not a SQLite database: name another file, or remove this one",
+                path.display()
+            )));
+        }
         Ok(_) => return Ok(false),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),

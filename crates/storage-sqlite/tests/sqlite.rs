@@ -260,12 +260,14 @@ impl<B: storage_core::RecordBackend> Location for B {
 #[tokio::test]
 async fn what_is_no_database_is_refused_and_left_alone() {
     let home = Home::new();
-    let text = "This is a letter, not a database. ".repeat(100);
-    std::fs::write(home.path(), &text).unwrap();
-    let error = SqliteStore::open(&home.config()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert!(error.message().contains("not a SQLite database") && error.to_string().contains("test.db"), "{error}");
-    assert_eq!(std::fs::read_to_string(home.path()).unwrap(), text);
+    // One byte is what SQLite itself takes for an empty file.
+    for text in ["x", "xy", &"This is a letter, not a database. ".repeat(100)] {
+        std::fs::write(home.path(), text).unwrap();
+        let error = SqliteStore::open(&home.config()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.message().contains("not a SQLite database") && error.to_string().contains("test.db"), "{error}");
+        assert_eq!(std::fs::read_to_string(home.path()).unwrap(), text);
+    }
 }
 
 #[tokio::test]

@@ -4,18 +4,25 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, select};
 use storage_core::backoff::Backoff;
 use storage_core::{Consumer, ConsumerOptions, ConsumerReport, ErrorKind, Message, Outcome, QueueName, Result};
 
 use crate::cancel::CancelCheck;
 use crate::message::TaskMessage;
 use crate::store::{Claim, Start};
-use crate::{Task, TaskEnd, TaskOutput, TaskStatus, TaskStore};
+use crate::{Task, TaskEnd, TaskFilter, TaskOutput, TaskStatus, TaskStore};
+
+/// How often a worker of some kinds that drains looks whether tasks of these are left.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How many tasks it looks at in one page.
+const LOOK_AT: u32 = 100;
 
 /// What a handler is given.
 #[derive(Clone, Debug)]
@@ -106,13 +113,15 @@ pub struct TaskWorker {
     options: WorkerOptions,
     handlers: HashMap<String, Handler>,
     fallback: Option<Handler>,
+    /// True once a task of a kind without a handler was given back.
+    met_foreign: Arc<AtomicBool>,
 }
 
 impl TaskWorker {
     /// A worker without handlers.
     #[must_use]
     pub fn new(tasks: &TaskStore, options: WorkerOptions) -> Self {
-        Self { tasks: tasks.clone(), options, handlers: HashMap::new(), fallback: None }
+        Self { tasks: tasks.clone(), options, handlers: HashMap::new(), fallback: None, met_foreign: Arc::default() }
     }
 
     /// Adds the handler of a kind.
@@ -139,8 +148,7 @@ impl TaskWorker {
         self
     }
 
-    /// Runs until `shutdown` is ready, or, with [`drain`](ConsumerOptions::drain), until the queue holds nothing more (tasks of kinds that this worker has no
-    /// handler for are something).
+    /// Runs until `shutdown` is ready, or, with [`drain`](ConsumerOptions::drain), until the queue holds nothing more that this worker has a handler for.
     ///
     /// # Errors
     /// See [`Consumer::run`].
@@ -154,7 +162,50 @@ impl TaskWorker {
             let worker = Arc::clone(&worker);
             async move { worker.handle(message, cap).await }
         };
-        consumer.run(handler, shutdown).await
+        let no_more = async {
+            match self.options.consumer.drain && self.fallback.is_none() {
+                true => self.until_none_is_left(&queue).await,
+                false => std::future::pending().await,
+            }
+        };
+        let (shutdown, no_more) = (pin!(shutdown), pin!(no_more));
+        consumer.run(handler, select(shutdown, no_more).map(drop)).await
+    }
+
+    /// Waits until no task of this worker's kinds waits or runs. The consumer alone would wait for the others' tasks, too.
+    async fn until_none_is_left(&self, queue: &QueueName) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            match self.has_work_left(queue).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::warn!(%queue, %error, "can't tell whether tasks are left, going on"),
+            }
+        }
+    }
+
+    async fn has_work_left(&self, queue: &QueueName) -> Result<bool> {
+        // Messages of tasks that have ended are for this worker to remove, where it has not come across others' work yet.
+        if !self.met_foreign.load(Ordering::Relaxed) && matches!(self.tasks.queues().stats(queue).await?.ready.value(), Some(1..))
+        {
+            return Ok(true);
+        }
+        for kind in self.handlers.keys() {
+            let active = TaskStatus::ALL.into_iter().filter(|status| !status.is_finished());
+            let filter = TaskFilter { kind: Some(kind.clone()), ..TaskFilter::status(active) };
+            let mut after = None;
+            loop {
+                let page = self.tasks.list(&filter, LOOK_AT, after).await?;
+                if page.tasks.iter().any(|task| task.queue == queue.as_str()) {
+                    return Ok(true);
+                }
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(false)
     }
 
     async fn handle(&self, message: Message, cap: Option<u32>) -> Outcome {
@@ -231,6 +282,7 @@ impl TaskWorker {
             self.tasks.complete_finished(&task.id()).await?;
             return Ok(Outcome::Done);
         }
+        self.met_foreign.store(true, Ordering::Relaxed);
         let after = self.options.foreign_delay.unwrap_or(Duration::from_secs(5));
         Ok(Outcome::Retry { reason: format!("no handler for tasks of kind `{}` here", task.kind), after: Some(after) })
     }

@@ -6,8 +6,8 @@ use clap::Args;
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 use storage_core::{
-    BackendInfo, BlobPath, BlobStore, Error, Expect, Filter, NewMessage, Query, QueueName, QueueSpec, QueueStore, Receive,
-    RecordStore, Result, TableSchema, fields,
+    BackendInfo, BlobPath, BlobStore, Error, Expect, Filter, NewMessage, Query, QueueName, QueueStore, Receive, RecordStore,
+    Result, TableSchema, fields,
 };
 use storage_facade::{Component, Storage};
 
@@ -184,7 +184,7 @@ async fn probe_records(records: &RecordStore, schema: &TableSchema, report: &mut
 }
 
 async fn probe_queue(queues: &QueueStore, queue: &QueueName, report: &mut Report) -> Result<()> {
-    queues.create_queue(queue, &QueueSpec::default()).await?;
+    queues.create_queue(queue, &queues.default_spec()).await?;
     let started = Instant::now();
     let sent = queues.send(queue, NewMessage::new(PROBE)).await?;
     report.write = started.elapsed();

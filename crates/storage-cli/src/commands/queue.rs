@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use storage_core::{Delivery, Error, MessageUpdate, QueueName, QueueSpec, QueueStats, QueueStore, Receipt, Receive};
+use storage_core::{Delivery, Error, MessageUpdate, QueueName, QueueStats, QueueStore, Receipt, Receive};
 
 use super::message;
 use super::send::{self, SendArgs};
@@ -86,9 +86,9 @@ Examples:
 pub(crate) struct CreateArgs {
     /// The queue
     queue: QueueName,
-    /// After so many deliveries a message is a dead letter; 0: never
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    max_deliveries: u32,
+    /// After so many deliveries a message is a dead letter; 0: never (default: 10, or never where the backend keeps no dead letters)
+    #[arg(long, value_name = "N")]
+    max_deliveries: Option<u32>,
     /// How long a dedup id is remembered
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     dedup_window: Duration,
@@ -167,8 +167,10 @@ pub(crate) async fn run(command: QueueCommand, context: &Context) -> Result<(), 
 }
 
 async fn create(args: &CreateArgs, queues: &QueueStore, out: &Out) -> Result<(), Failure> {
-    let cap = Some(args.max_deliveries).filter(|n| *n > 0);
-    let spec = QueueSpec::default().max_deliveries(cap).dedup_window(args.dedup_window);
+    let mut spec = queues.default_spec().dedup_window(args.dedup_window);
+    if let Some(max) = args.max_deliveries {
+        spec.max_deliveries = Some(max).filter(|n| *n > 0);
+    }
     let created = queues.create_queue(&args.queue, &spec).await?;
     let queue = &args.queue;
     out.done(&json!({"queue": queue, "created": created}), || match created {

@@ -1,6 +1,5 @@
 //! `storage record`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -136,7 +135,7 @@ pub(crate) async fn run(command: RecordCommand, context: &Context) -> Result<(),
     match command {
         RecordCommand::Put(args) => put(args, &records, context).await,
         RecordCommand::Get { table, key } => {
-            let schema = schema_of(&records, &table).await?;
+            let schema = records.schema(&table).await?;
             let key = input::key(&schema, &key)?;
             let record = records.get(&table, key.clone()).await?.ok_or_else(|| missing(&table, &key))?;
             show(out, &schema, &record)
@@ -148,7 +147,7 @@ pub(crate) async fn run(command: RecordCommand, context: &Context) -> Result<(),
             if out.is_json() { out.json(&json!({"table": table, "count": count})) } else { out.line(count.to_string()) }
         }
         RecordCommand::Delete { table, key, if_version, missing_ok } => {
-            let key = input::key(&*schema_of(&records, &table).await?, &key)?;
+            let key = input::key(&*records.schema(&table).await?, &key)?;
             let expect = if_version.map_or(Expect::Anything, |version| Expect::Version(Version(version)));
             let deleted = records.delete(&table, key.clone(), expect).await?;
             if !deleted && !missing_ok {
@@ -160,7 +159,7 @@ pub(crate) async fn run(command: RecordCommand, context: &Context) -> Result<(),
             })
         }
         RecordCommand::History { table, key } => {
-            let schema = schema_of(&records, &table).await?;
+            let schema = records.schema(&table).await?;
             let key = input::key(&schema, &key)?;
             let versions = records.history(&table, key.clone()).await?;
             if versions.is_empty() {
@@ -178,11 +177,6 @@ pub(crate) async fn run(command: RecordCommand, context: &Context) -> Result<(),
     }
 }
 
-/// The schema of a table, or that there is none.
-pub(super) async fn schema_of(records: &RecordStore, table: &TableName) -> Result<Arc<TableSchema>> {
-    records.schema(table).await
-}
-
 fn missing(table: &TableName, key: &Key) -> Error {
     Error::not_found(format!("table `{table}` has no record `{key}`"))
 }
@@ -192,7 +186,7 @@ pub(crate) fn filter_of(text: Option<&str>) -> Result<Filter> {
 }
 
 async fn put(args: PutArgs, records: &RecordStore, context: &Context) -> Result<(), Failure> {
-    let schema = schema_of(records, &args.table).await?;
+    let schema = records.schema(&args.table).await?;
     let key = input::key(&schema, &args.key)?;
     let mut fields = input::object_or_stdin(&args.fields, "the record").await?;
     // What `get` shows can be put back: the key's columns may be there if they say the same.
@@ -242,7 +236,7 @@ fn show(out: &Out, schema: &TableSchema, record: &Record) -> Result<(), Failure>
 }
 
 async fn query(args: QueryArgs, records: &RecordStore, out: &Out) -> Result<(), Failure> {
-    let schema = schema_of(records, &args.table).await?;
+    let schema = records.schema(&args.table).await?;
     let filter = filter_of(args.filter.as_deref())?;
     let wanted = if args.all { u64::MAX } else { args.limit.unwrap_or(100) };
     let page = u32::try_from(wanted).unwrap_or(MAX_PAGE).min(if args.all { 1000 } else { MAX_PAGE });

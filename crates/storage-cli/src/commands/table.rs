@@ -22,7 +22,7 @@ A schema, invoices.toml (YAML and JSON have the same names):
   ]
   indexes = [{ name = \"by_customer\", columns = [\"customer\", \"due\"] }]
   undeclared = \"keep\"                           # keep other fields too; else they are refused
-  history = { keep = 10 }                       # old versions: \"none\", { keep = N }, \"keepall\"
+  history = { keep = 10 }                       # old versions: \"none\", { keep = N }, \"keep_all\"
 
 Example:
   storage table create invoices.toml";
@@ -78,7 +78,7 @@ pub(crate) async fn run(command: TableCommand, context: &Context) -> Result<(), 
             }
             Ok(())
         }
-        TableCommand::Describe { table } => describe(&*super::record::schema_of(&records, &table).await?, context),
+        TableCommand::Describe { table } => describe(&*records.schema(&table).await?, context),
         TableCommand::Drop { table, missing_ok } => {
             let dropped = records.drop_table(&table).await?;
             if !dropped && !missing_ok {

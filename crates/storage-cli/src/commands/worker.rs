@@ -46,7 +46,7 @@ pub(crate) struct WorkerArgs {
     /// So many programs at once
     #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = concurrency)]
     concurrency: usize,
-    /// End when there is nothing more to do
+    /// End when there is nothing more to do; with --kind, of these kinds
     #[arg(long)]
     drain: bool,
     /// Take tasks from this queue

@@ -30,14 +30,7 @@ pub async fn a_second_handle_sees_the_firsts_blobs(h: &dyn Harness) -> CaseResul
 pub async fn blobs_survive_close(h: &dyn Harness) -> CaseResult {
     let b = Fixture::open(h).await?;
     let put = b.put("dir/a", "x").await?;
-    let again = b.opened.again().await?;
-    b.store.close().await?;
-    let store = if h.survives_close() {
-        drop(again);
-        crate::opened::blobs(&b.opened.again().await?)
-    } else {
-        crate::opened::blobs(&again)
-    };
+    let store = crate::opened::blobs(&b.opened.after(b.store.close()).await?);
     assert_eq!(store.get_text(&path("dir/a")).await?, "x");
     assert_eq!(store.head(&path("dir/a")).await?.etag, put.etag);
     Ok(())

@@ -16,13 +16,17 @@ pub const FLAVOR: Flavor = Flavor::Single;
 pub async fn create_is_idempotent(h: &dyn Harness) -> CaseResult {
     let opened = Opened::fresh(h).await?;
     let (store, name): (_, QueueName) = (opened.queues(), "q".parse()?);
-    let spec = QueueSpec::default().max_deliveries(4).dedup_window(Duration::from_secs(90));
+    let caps = store.capabilities().dead_letter;
+    let spec = QueueSpec::default().max_deliveries(caps.then_some(4)).dedup_window(Duration::from_secs(90));
     assert!(store.create_queue(&name, &spec).await?);
     assert!(!store.create_queue(&name, &spec).await?);
-    refused(ErrorKind::AlreadyExists, store.create_queue(&name, &spec.max_deliveries(5)).await);
-    refused(ErrorKind::AlreadyExists, store.create_queue(&name, &spec.max_deliveries(None)).await);
+    refused(ErrorKind::AlreadyExists, store.create_queue(&name, &spec.dedup_window(Duration::from_secs(91))).await);
+    if caps {
+        refused(ErrorKind::AlreadyExists, store.create_queue(&name, &spec.max_deliveries(5)).await);
+        refused(ErrorKind::AlreadyExists, store.create_queue(&name, &spec.max_deliveries(None)).await);
+    }
     assert_eq!(store.queue_spec(&name).await?, spec);
-    store.ensure_queue(&name, &QueueSpec::default()).await?;
+    store.ensure_queue(&name, &store.default_spec()).await?;
     assert_eq!(store.queue_spec(&name).await?, spec);
     Ok(())
 }
@@ -35,12 +39,12 @@ pub async fn queues_are_listed_by_name(h: &dyn Harness) -> CaseResult {
     let long = "q".repeat(58);
     let mut names = ["b", "a-1", "a_1", "Z", "_x", "dead", "a-deadline", long.as_str()];
     for name in names {
-        assert!(store.create_queue(&name.parse()?, &QueueSpec::default()).await?);
+        assert!(store.create_queue(&name.parse()?, &store.default_spec()).await?);
     }
     names.sort_unstable();
     let found: Vec<String> = store.queues().await?.iter().map(ToString::to_string).collect();
     assert_eq!(found, names);
-    refused(ErrorKind::InvalidInput, store.create_queue(&"q".repeat(59).parse()?, &QueueSpec::default()).await);
+    refused(ErrorKind::InvalidInput, store.create_queue(&"q".repeat(59).parse()?, &store.default_spec()).await);
     refused(ErrorKind::InvalidInput, store.create_queue(&"ok".parse()?, &QueueSpec::default().max_deliveries(0)).await);
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use storage_core::message::dead;
-use storage_core::{Consumer, ConsumerOptions, Message, NewMessage, Outcome, QueueName, QueueSpec, QueueStore};
+use storage_core::{Consumer, ConsumerOptions, Message, NewMessage, Outcome, QueueName, QueueStore};
 
 use super::fixture::{Fixture, LONG, reason, uncapped};
 use crate::opened::{Opened, PATIENCE};
@@ -37,8 +37,16 @@ fn draining() -> ConsumerOptions {
 }
 
 /// In real time: a consumer waits by the clock on the wall.
-async fn queue(h: &dyn Harness, spec: QueueSpec) -> storage_core::Result<Fixture<'_>> {
-    Fixture::within(Opened::in_real_time(h).await?, spec).await
+async fn queue(h: &dyn Harness) -> storage_core::Result<Fixture<'_>> {
+    Fixture::within(Opened::in_real_time(h).await?, uncapped()).await
+}
+
+/// A queue with that delivery cap, where the backend keeps dead letters.
+async fn capped(h: &dyn Harness, max: u32) -> storage_core::Result<Fixture<'_>> {
+    let opened = Opened::in_real_time(h).await?;
+    let spec = opened.queues().default_spec();
+    let spec = spec.max_deliveries(spec.max_deliveries.map(|_| max));
+    Fixture::within(opened, spec).await
 }
 
 fn never() -> impl Future<Output = ()> + Send {
@@ -47,7 +55,7 @@ fn never() -> impl Future<Output = ()> + Send {
 
 /// Two consumers on two handles share 1,000 messages: 1,000 executions, each message handled exactly once, and nothing is left.
 pub async fn two_consumers_share_a_thousand_messages(h: &dyn Harness) -> CaseResult {
-    let q = queue(h, uncapped()).await?;
+    let q = queue(h).await?;
     q.send_numbers(1_000).await?;
     let other = crate::opened::queues(&q.opened.again().await?);
     let executions = Executions::default();
@@ -73,7 +81,7 @@ pub async fn two_consumers_share_a_thousand_messages(h: &dyn Harness) -> CaseRes
 
 /// A handler that fails is run again, each time a delivery later, until it succeeds.
 pub async fn failures_are_tried_again(h: &dyn Harness) -> CaseResult {
-    let q = queue(h, uncapped()).await?;
+    let q = queue(h).await?;
     q.send_numbers(10).await?;
     let handler = |message: Message| async move {
         match message.deliveries {
@@ -90,7 +98,7 @@ pub async fn failures_are_tried_again(h: &dyn Harness) -> CaseResult {
 
 /// A message that fails as often as its queue allows is a dead letter, with the last failure in its reason; a rejected one at once.
 pub async fn hopeless_messages_become_dead_letters(h: &dyn Harness) -> CaseResult {
-    let q = queue(h, QueueSpec::default().max_deliveries(3)).await?;
+    let q = capped(h, 3).await?;
     let executions = Executions::default();
     for body in ["good", "fails", "rejected"] {
         q.send(body).await?;
@@ -130,7 +138,7 @@ pub async fn hopeless_messages_become_dead_letters(h: &dyn Harness) -> CaseResul
 
 /// A handler may take much longer than the lease: it is renewed, and nobody else gets the message.
 pub async fn leases_are_renewed_while_a_handler_runs(h: &dyn Harness) -> CaseResult {
-    let q = queue(h, uncapped()).await?;
+    let q = queue(h).await?;
     q.send("slow").await?;
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
@@ -160,7 +168,7 @@ pub async fn leases_are_renewed_while_a_handler_runs(h: &dyn Harness) -> CaseRes
 
 /// On shutdown running handlers finish, nothing new is started, and what was leased ahead is given back at once.
 pub async fn a_shutdown_gives_back_what_it_has_not_begun(h: &dyn Harness) -> CaseResult {
-    let q = queue(h, uncapped()).await?;
+    let q = queue(h).await?;
     q.send_numbers(20).await?;
     let (begun, begins) = tokio::sync::watch::channel(0);
     let executions = Executions::default();
@@ -190,7 +198,7 @@ pub async fn a_shutdown_gives_back_what_it_has_not_begun(h: &dyn Harness) -> Cas
 
 /// A consumer waits for messages that come later, and outlives its queue's being empty.
 pub async fn a_consumer_waits_for_messages(h: &dyn Harness) -> CaseResult {
-    let q = queue(h, uncapped()).await?;
+    let q = queue(h).await?;
     let (seen, mut sees) = tokio::sync::mpsc::unbounded_channel();
     let handler = move |message: Message| {
         seen.send(message.body).expect("somebody looks");
@@ -217,7 +225,7 @@ pub async fn a_consumer_waits_for_messages(h: &dyn Harness) -> CaseResult {
 /// A consumer of a queue that is not there ends with `NotFound`, and one that can't work is refused.
 pub async fn bad_consumers_are_refused(h: &dyn Harness) -> CaseResult {
     use storage_core::ErrorKind::{InvalidInput, NotFound};
-    let q = queue(h, uncapped()).await?;
+    let q = queue(h).await?;
     let nowhere: QueueName = "nowhere".parse()?;
     let consumer = Consumer::new(&q.store, &nowhere, draining())?;
     crate::check::refused(NotFound, consumer.run(|_| async { Outcome::Done }, never()).await);
@@ -231,7 +239,7 @@ pub async fn bad_consumers_are_refused(h: &dyn Harness) -> CaseResult {
 
 /// A consumer can also work on dead letters.
 pub async fn dead_letters_can_be_consumed(h: &dyn Harness) -> CaseResult {
-    let q = queue(h, QueueSpec::default()).await?;
+    let q = capped(h, 10).await?;
     if !q.capabilities().dead_letter {
         crate::check::refused(storage_core::ErrorKind::Unsupported, q.store.redrive(&q.name, 1).await);
         return Ok(());

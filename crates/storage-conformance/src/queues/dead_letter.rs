@@ -7,6 +7,7 @@ use storage_core::{ErrorKind, MessageUpdate, NewMessage, QueueSpec, Receive};
 
 use super::fixture::{Fixture, LONG, SHORT, bodies, reason, uncapped};
 use crate::check::refused;
+use crate::opened::Opened;
 use crate::{CaseResult, Failure, Flavor, Harness};
 
 #[doc(hidden)]
@@ -14,10 +15,11 @@ pub const FLAVOR: Flavor = Flavor::Single;
 
 /// A queue with that delivery cap. `None` where the backend has no dead letters, which is then checked.
 async fn capped(h: &dyn Harness, max: u32) -> Result<Option<Fixture<'_>>, Failure> {
-    let q = Fixture::new(h, QueueSpec::default().max_deliveries(max)).await?;
-    if q.capabilities().dead_letter {
-        return Ok(Some(q));
+    let opened = Opened::fresh(h).await?;
+    if opened.queues().capabilities().dead_letter {
+        return Fixture::within(opened, QueueSpec::default().max_deliveries(max)).await.map(Some).map_err(Into::into);
     }
+    let q = Fixture::within(opened, uncapped()).await?;
     q.send("a").await?;
     let taken = q.take_one(LONG).await?;
     refused(ErrorKind::Unsupported, q.store.dead_letter(&q.name, &taken.receipt, "reason").await);
@@ -62,6 +64,23 @@ pub async fn the_delivery_cap_makes_dead_letters(h: &dyn Harness) -> CaseResult 
     let at = storage_core::value::parse_timestamp(attribute(dead::AT).unwrap_or_default())?;
     assert!(at >= letter.enqueued_at, "dead at {at}, sent at {}", letter.enqueued_at);
     q.assert_counts(0, 0, 0, 1).await?;
+    Ok(())
+}
+
+/// A delivery cap without dead letters would lose messages: it is refused, and no queue is created.
+pub async fn a_cap_needs_dead_letters(h: &dyn Harness) -> CaseResult {
+    let opened = Opened::fresh(h).await?;
+    let store = opened.queues();
+    let (name, spec) = ("q".parse()?, QueueSpec::default().max_deliveries(3));
+    if store.capabilities().dead_letter {
+        assert!(store.create_queue(&name, &spec).await?);
+        assert_eq!(store.queue_spec(&name).await?.max_deliveries, Some(3));
+    } else {
+        refused(ErrorKind::Unsupported, store.create_queue(&name, &spec).await);
+        assert!(store.queues().await?.is_empty());
+        assert!(store.create_queue(&name, &store.default_spec()).await?);
+        assert_eq!(store.queue_spec(&name).await?.max_deliveries, None);
+    }
     Ok(())
 }
 
@@ -208,7 +227,7 @@ pub async fn the_companion_comes_and_goes_with_its_queue(h: &dyn Harness) -> Cas
     refused(ErrorKind::NotFound, q.store.stats(&dead_queue).await);
     refused(ErrorKind::NotFound, q.store.receive(&dead_queue, &Receive::default()).await);
     // Nothing of the old one is left in a new one of the same name.
-    q.store.create_queue(&q.name, &QueueSpec::default()).await?;
+    q.store.create_queue(&q.name, &q.store.default_spec()).await?;
     q.assert_counts(0, 0, 0, 0).await?;
     assert_eq!(q.store.redrive(&q.name, 10).await?, 0);
     Ok(())

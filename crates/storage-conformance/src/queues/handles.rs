@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use storage_core::{NewMessage, QueueSpec, Receive};
+use storage_core::{NewMessage, Receive};
 
 use super::fixture::{Fixture, LONG, patient_receive, uncapped};
 use crate::check::{done_or_unavailable, refused_as_broken};
@@ -36,14 +36,7 @@ pub async fn messages_survive_close(h: &dyn Harness) -> CaseResult {
     let q = Fixture::open(h).await?;
     q.send_numbers(5).await?;
     let leased = q.take(2, LONG).await?;
-    let again = q.opened.again().await?;
-    q.store.close().await?;
-    let store = if h.survives_close() {
-        drop(again);
-        crate::opened::queues(&q.opened.again().await?)
-    } else {
-        crate::opened::queues(&again)
-    };
+    let store = crate::opened::queues(&q.opened.after(q.store.close()).await?);
     let mut bodies: Vec<_> = leased.iter().map(|d| d.message.body.clone()).collect();
     while bodies.len() < 5 {
         let batch = store.receive(&q.name, &Receive::up_to(10).visibility(LONG).wait(PATIENCE)).await?;
@@ -81,7 +74,7 @@ pub async fn a_broken_place_gives_errors(h: &dyn Harness) -> CaseResult {
     let (store, q) = (crate::opened::queues(&backends), "q".parse()?);
     refused_as_broken(store.ping().await);
     refused_as_broken(store.queues().await);
-    refused_as_broken(store.create_queue(&q, &QueueSpec::default()).await);
+    refused_as_broken(store.create_queue(&q, &uncapped()).await);
     refused_as_broken(store.send(&q, NewMessage::new("a")).await);
     refused_as_broken(store.receive(&q, &Receive::default().wait(Duration::from_millis(100))).await);
     refused_as_broken(store.stats(&q).await);

@@ -138,6 +138,12 @@ pub async fn versions_are_checked(h: &dyn Harness) -> CaseResult {
     assert_eq!(t.commit(Batch::new().check(&t.name, "a", now)).await?, [Version(2)]);
     assert_eq!(t.put_if("a", json!({"n": 3}), now).await?, Version(3));
     assert!(t.store.delete(&t.name, "a", Expect::Version(Version(3))).await?);
+    let none = Expect::Version(Version::NONE);
+    assert_eq!(t.commit(Batch::new().check(&t.name, "a", none)).await?, [Version::NONE]);
+    assert_eq!(t.put_if("a", json!({"n": 1}), none).await?, Version::FIRST, "a record that comes back is a new one");
+    refused(ErrorKind::Conflict, t.put_if("a", json!({"n": 2}), none).await);
+    refused(ErrorKind::Conflict, t.commit(Batch::new().check(&t.name, "a", none)).await);
+    assert_eq!(t.value("a").await?, json!({"n": 1}));
     Ok(())
 }
 

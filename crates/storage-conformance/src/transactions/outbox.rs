@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use storage_core::{Batch, Count, ErrorKind, Expect, NewMessage, QueueName, QueueSpec, QueueStore, Receive, Version, fields};
+use storage_core::{Batch, Count, ErrorKind, Expect, NewMessage, QueueName, QueueStore, Receive, Version, fields};
 
 use crate::check::{refused, refused_at};
 use crate::opened::Opened;
@@ -26,7 +26,7 @@ async fn both(h: &dyn Harness) -> Result<Option<(Table<'_>, QueueStore, QueueNam
         return Ok(None);
     }
     let queues = t.opened.queues();
-    queues.create_queue(&name, &QueueSpec::default()).await?;
+    queues.create_queue(&name, &queues.default_spec()).await?;
     Ok(Some((t, queues, name)))
 }
 
@@ -55,7 +55,7 @@ pub async fn a_batch_sends_its_messages(h: &dyn Harness) -> CaseResult {
 pub async fn a_batch_of_messages_alone(h: &dyn Harness) -> CaseResult {
     let Some((t, queues, q)) = both(h).await? else { return Ok(()) };
     let other: QueueName = "other".parse()?;
-    queues.create_queue(&other, &QueueSpec::default()).await?;
+    queues.create_queue(&other, &queues.default_spec()).await?;
     t.commit(Batch::new().enqueue(&q, NewMessage::new("a")).enqueue(&other, NewMessage::new("b"))).await?;
     assert_eq!((received(&queues, &q).await?, received(&queues, &other).await?), (vec!["a".to_owned()], vec!["b".to_owned()]));
     Ok(())

@@ -37,8 +37,10 @@ pub enum Undeclared {
 }
 
 /// How many versions of a record are kept for [`history`](crate::RecordBackend::history).
+///
+/// As text: `none`, `{ keep = 10 }`, `keep_all`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum History {
     /// The current one alone; `history` is refused.
     #[default]
@@ -46,6 +48,7 @@ pub enum History {
     /// The newest so many, the current one included, also after the record is deleted.
     Keep(u32),
     /// All of them, also after the record is deleted.
+    #[serde(alias = "keepall")]
     KeepAll,
 }
 
@@ -310,6 +313,17 @@ mod tests {
         }
         assert!(invoices().canonical_merge(fields(json!({"customer": null}))).is_err());
         assert!(invoices().canonical_merge(fields(json!({"due": null}))).is_ok());
+    }
+
+    #[test]
+    fn history_as_text() {
+        let read = |text: &str| serde_json::from_str::<History>(text).unwrap();
+        assert_eq!(serde_json::to_string(&History::KeepAll).unwrap(), r#""keep_all""#);
+        assert_eq!(
+            (read(r#""keep_all""#), read(r#"{"keep": 3}"#), read(r#""none""#)),
+            (History::KeepAll, History::Keep(3), History::None)
+        );
+        assert_eq!(read(r#""keepall""#), History::KeepAll, "as it was written before");
     }
 
     #[test]

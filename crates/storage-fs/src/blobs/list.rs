@@ -39,12 +39,7 @@ impl Walk {
             None => (base.path(BLOBS), String::new()),
             Some(prefix) => (plain(&base, prefix), format!("{prefix}/")),
         };
-        let mut walk = Self {
-            one_level: options.one_level,
-            start_after: options.start_after.as_ref().map(ToString::to_string),
-            levels: Vec::new(),
-            base,
-        };
+        let mut walk = Self { one_level: options.one_level, start_after: options.start_after.clone(), levels: Vec::new(), base };
         let mut above = folders_above(&walk.base, &top);
         above.push(&top);
         let folders = above.into_iter().map(look).collect::<Result<Vec<_>>>()?;

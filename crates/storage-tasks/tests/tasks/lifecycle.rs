@@ -489,3 +489,20 @@ pub(crate) async fn what_is_put_back_does_not_count(world: World) {
     assert_eq!(tasks.put_back(&lost, "not now", Duration::ZERO).await.unwrap_err().kind(), ErrorKind::LeaseLost);
     tasks.succeed(&third, json!("done")).await.unwrap();
 }
+
+pub(crate) async fn a_worker_of_some_kinds_drains_these(world: World) {
+    let tasks = world.tasks().await;
+    for kind in ["mine", "other", "mine", "other"] {
+        tasks.submit(kind, json!(1), SubmitOptions::default()).await.unwrap();
+    }
+    let worker = TaskWorker::new(&tasks, worker_options()).on("mine", |_| async { Ok::<Value, TaskFailure>(json!("done")) });
+    let report = drain(&world, &worker).await.unwrap();
+    assert_eq!(report.done, 2, "{report:?}");
+    let pending: Vec<Task> = tasks.stream(TaskFilter::status([TaskStatus::Pending])).try_collect().await.unwrap();
+    assert_eq!(pending.iter().map(|task| &*task.kind).collect::<Vec<_>>(), ["other", "other"]);
+    // Nothing of its own at all, while another's message is leased.
+    let leased = world.queue().receive(&tasks.options().queue, &Receive::up_to(10)).await.unwrap();
+    assert!(!leased.is_empty());
+    assert_eq!(drain(&world, &worker).await.unwrap().done, 0);
+    assert!(tasks.count(&TaskFilter::status([TaskStatus::Pending])).await.unwrap() == 2);
+}

@@ -25,6 +25,7 @@ macro_rules! suite {
             a_failure_is_tried_again_up_to_the_cap
             a_fatal_failure_and_a_panic
             a_finished_task_is_not_run_again
+            a_worker_of_some_kinds_drains_these
             a_waiting_task_is_cancelled
             a_running_task_is_asked_to_stop
             a_failed_task_is_sent_again_by_hand
