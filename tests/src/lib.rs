@@ -9,6 +9,7 @@
 )]
 
 pub mod mount;
+pub mod proxy;
 pub mod workload;
 
 use std::path::Path;
