@@ -20,6 +20,28 @@ pub(crate) fn refused_as<T: Debug>(kinds: &[ErrorKind], result: Result<T>) -> Er
     }
 }
 
+/// What a closed handle may do: answer, or say that it is `Unavailable`.
+#[track_caller]
+pub(crate) fn done_or_unavailable<T: Debug>(result: Result<T>) {
+    if result.is_err() {
+        refused(ErrorKind::Unavailable, result);
+    }
+}
+
+/// How a broken place may fail.
+#[track_caller]
+pub(crate) fn refused_as_broken<T: Debug>(result: Result<T>) {
+    const BROKEN: &[ErrorKind] = &[
+        ErrorKind::Unavailable,
+        ErrorKind::NotFound,
+        ErrorKind::Unauthorized,
+        ErrorKind::Timeout,
+        ErrorKind::Config,
+        ErrorKind::Corrupt,
+    ];
+    refused_as(BROKEN, result);
+}
+
 /// The error of a batch that must fail in this way, at this write.
 #[track_caller]
 pub(crate) fn refused_at<T: Debug>(write: usize, kind: ErrorKind, result: Result<T>) -> Error {

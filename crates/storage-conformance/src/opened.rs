@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use storage_core::{Backends, BlobStore, Clock, QueueStore, RecordStore, Result};
 
+use crate::check::refused_as_broken;
 use crate::{Harness, Place};
 
 /// What the shortest waits of real time add, for clocks that differ and for machines that are busy.
@@ -100,6 +101,20 @@ impl<'h> Opened<'h> {
     pub(crate) fn blobs(&self) -> BlobStore {
         blobs(&self.backends)
     }
+}
+
+/// Handles on a place that can't be reached or used; `None` where the harness knows none, or where opening it failed already, as it may.
+pub(crate) async fn broken(harness: &dyn Harness) -> Result<Option<(Place, Backends)>> {
+    let Some(place) = harness.broken_place().await? else {
+        crate::skip("the harness knows no broken place");
+        return Ok(None);
+    };
+    let opened = harness.open(&place.config).await;
+    if opened.is_err() {
+        refused_as_broken(opened);
+        return Ok(None);
+    }
+    Ok(Some((place, opened?)))
 }
 
 pub(crate) fn records(backends: &Backends) -> RecordStore {

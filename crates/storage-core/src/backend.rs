@@ -4,6 +4,9 @@
 //! ([`RecordStore`](crate::RecordStore), [`QueueStore`](crate::QueueStore), [`BlobStore`](crate::BlobStore)), which also check and canonicalize all input, so that
 //! a backend is given good names, canonical values and requests within its declared capabilities.
 //!
+//! Stores also say of an error which operation failed, on what and on which backend, so that a backend says only what went wrong, and a closer
+//! subject where it knows one.
+//!
 //! Every method must be safe to cancel: a dropped future leaves the store as if the call had either happened or not, and holds no
 //! lock, transaction or connection.
 

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::capability::require;
 use crate::{
-    BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ETag, Error, ErrorKind,
-    GetOptions, ListOptions, PutMode, PutOptions, Result, ResultExt, Secret, SignedAccess,
+    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ETag, Error,
+    ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, ResultExt, Secret, SignedAccess,
 };
 
 /// The longest time that a signed URL is good for: what S3 allows.
@@ -46,6 +46,12 @@ impl BlobStore {
         &self.backend
     }
 
+    /// Which backend this is.
+    #[must_use]
+    pub fn info(&self) -> &BackendInfo {
+        self.backend.info()
+    }
+
     /// What the backend can do.
     #[must_use]
     pub fn capabilities(&self) -> &BlobCapabilities {
@@ -72,7 +78,7 @@ impl BlobStore {
     /// # Errors
     /// The backend's.
     pub async fn create_container(&self) -> Result<bool> {
-        self.backend.create_container().await.context("blobs.create_container", || "the container".into())
+        self.backend.create_container().await.explain(self.info(), "blobs.create_container", || "the container".into())
     }
 
     /// Writes a blob, replacing one that is there.
@@ -93,18 +99,18 @@ impl BlobStore {
         let put = async {
             self.check_mode(&options.mode)?;
             options.attributes.check()?;
-            require(self.capabilities().attributes || options.attributes.is_empty(), self.backend.info(), "attributes of blobs")?;
+            require(self.capabilities().attributes || options.attributes.is_empty(), self.info(), "attributes of blobs")?;
             let max = self.capabilities().max_blob_bytes;
             if let Some(size) = body.size().filter(|size| *size > max) {
                 return Err(Error::invalid(format!("the blob has {size} bytes, {max} at most on this backend")));
             }
             self.backend.put(&self.full(path)?, body, options).await
         };
-        put.await.map(|meta| self.local(meta)).context("blobs.put", || subject(path))
+        put.await.map(|meta| self.local(meta)).explain(self.info(), "blobs.put", || subject(path))
     }
 
     fn check_mode(&self, mode: &PutMode) -> Result<()> {
-        let (capabilities, info) = (self.capabilities(), self.backend.info());
+        let (capabilities, info) = (self.capabilities(), self.info());
         match mode {
             PutMode::Overwrite => Ok(()),
             PutMode::Create => require(capabilities.create, info, "create-only writes"),
@@ -126,7 +132,7 @@ impl BlobStore {
     /// # Errors
     /// See [`put_with`](Self::put_with).
     pub async fn put_json<T: Serialize + Sync>(&self, path: &BlobPath, value: &T) -> Result<BlobMeta> {
-        let body = serde_json::to_vec(value).context("blobs.put", || subject(path))?;
+        let body = serde_json::to_vec(value).explain(self.info(), "blobs.put", || subject(path))?;
         self.put_with(path, body, &self.options_of_type("application/json")).await
     }
 
@@ -144,10 +150,10 @@ impl BlobStore {
     /// starts behind its end.
     pub async fn get_with(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
         let get = async {
-            require(self.capabilities().conditional || options.if_match.is_none(), self.backend.info(), "conditional reads")?;
+            require(self.capabilities().conditional || options.if_match.is_none(), self.info(), "conditional reads")?;
             self.backend.get(&self.full(path)?, options).await
         };
-        let mut read = get.await.context("blobs.get", || subject(path))?;
+        let mut read = get.await.explain(self.info(), "blobs.get", || subject(path))?;
         read.meta = self.local(read.meta);
         Ok(read)
     }
@@ -157,7 +163,7 @@ impl BlobStore {
     /// # Errors
     /// See [`get_with`](Self::get_with).
     pub async fn get(&self, path: &BlobPath) -> Result<Bytes> {
-        self.get_with(path, &GetOptions::default()).await?.bytes().await.context("blobs.get", || subject(path))
+        self.get_with(path, &GetOptions::default()).await?.bytes().await.explain(self.info(), "blobs.get", || subject(path))
     }
 
     /// A part of a blob, in memory.
@@ -166,7 +172,7 @@ impl BlobStore {
     /// See [`get_with`](Self::get_with).
     pub async fn get_range(&self, path: &BlobPath, range: impl Into<ByteRange>) -> Result<Bytes> {
         let options = GetOptions::default().range(range);
-        self.get_with(path, &options).await?.bytes().await.context("blobs.get", || subject(path))
+        self.get_with(path, &options).await?.bytes().await.explain(self.info(), "blobs.get", || subject(path))
     }
 
     /// A blob as text.
@@ -185,7 +191,7 @@ impl BlobStore {
     /// # Errors
     /// See [`get_with`](Self::get_with); [`InvalidInput`](ErrorKind::InvalidInput) where it is not that.
     pub async fn get_json<T: DeserializeOwned>(&self, path: &BlobPath) -> Result<T> {
-        serde_json::from_slice(&self.get(path).await?).context("blobs.get", || subject(path))
+        serde_json::from_slice(&self.get(path).await?).explain(self.info(), "blobs.get", || subject(path))
     }
 
     /// Size, mark and attributes.
@@ -194,7 +200,7 @@ impl BlobStore {
     /// [`NotFound`](ErrorKind::NotFound).
     pub async fn head(&self, path: &BlobPath) -> Result<BlobMeta> {
         let head = async { self.backend.head(&self.full(path)?).await };
-        head.await.map(|meta| self.local(meta)).context("blobs.head", || subject(path))
+        head.await.map(|meta| self.local(meta)).explain(self.info(), "blobs.head", || subject(path))
     }
 
     /// True where there is such a blob.
@@ -215,7 +221,7 @@ impl BlobStore {
     /// The backend's.
     pub async fn delete(&self, path: &BlobPath) -> Result<bool> {
         let delete = async { self.backend.delete(&self.full(path)?, None).await };
-        delete.await.context("blobs.delete", || subject(path))
+        delete.await.explain(self.info(), "blobs.delete", || subject(path))
     }
 
     /// Removes a blob that has this mark.
@@ -224,10 +230,10 @@ impl BlobStore {
     /// [`Conflict`](ErrorKind::Conflict): it has another mark, or is gone. [`Unsupported`](ErrorKind::Unsupported).
     pub async fn delete_if(&self, path: &BlobPath, etag: &ETag) -> Result<()> {
         let delete = async {
-            require(self.capabilities().conditional, self.backend.info(), "conditional deletes")?;
+            require(self.capabilities().conditional, self.info(), "conditional deletes")?;
             self.backend.delete(&self.full(path)?, Some(etag)).await
         };
-        delete.await.map(drop).context("blobs.delete", || subject(path))
+        delete.await.map(drop).explain(self.info(), "blobs.delete", || subject(path))
     }
 
     /// Copies a blob, attributes included.
@@ -239,7 +245,7 @@ impl BlobStore {
             self.check_mode(mode)?;
             self.backend.copy(&self.full(from)?, &self.full(to)?, mode).await
         };
-        copy.await.map(|meta| self.local(meta)).context("blobs.copy", || format!("blob `{from}` to `{to}`"))
+        copy.await.map(|meta| self.local(meta)).explain(self.info(), "blobs.copy", || format!("blob `{from}` to `{to}`"))
     }
 
     /// Copies a blob, then removes it at its old path; broken off between the two, it is at both. What is at the new path is replaced.
@@ -270,14 +276,14 @@ impl BlobStore {
             Ok(options) => options,
             Err(error) => return futures::stream::once(async { Err(error) }).boxed(),
         };
-        let store = self.clone();
+        let (store, info) = (self.clone(), self.info().clone());
         let entries = self.backend.list(&options).map_ok(move |entry| match entry {
             BlobEntry::Blob(meta) => BlobEntry::Blob(store.local(meta)),
             BlobEntry::Prefix(path) => {
                 BlobEntry::Prefix(store.prefix.as_ref().and_then(|prefix| path.below(prefix)).unwrap_or(path))
             }
         });
-        entries.map_err(|e| e.with_operation("blobs.list")).boxed()
+        entries.map_err(move |e| e.with_operation("blobs.list").with_backend(&info)).boxed()
     }
 
     /// All blobs below `prefix` (`None`: all), in bytewise order of their paths.
@@ -310,10 +316,10 @@ impl BlobStore {
             if expires_in.is_zero() || expires_in > MAX_SIGNED {
                 return Err(Error::invalid(format!("a signed URL is good for 1 second to 7 days, not {expires_in:?}")));
             }
-            require(self.capabilities().signed_url, self.backend.info(), "signed URLs")?;
+            require(self.capabilities().signed_url, self.info(), "signed URLs")?;
             self.backend.signed_url(&self.full(path)?, access, expires_in).await
         };
-        sign.await.context("blobs.signed_url", || subject(path))
+        sign.await.explain(self.info(), "blobs.signed_url", || subject(path))
     }
 
     /// What other engines need to open the same data: their option names, with secrets.
@@ -327,7 +333,7 @@ impl BlobStore {
     /// # Errors
     /// The backend's.
     pub async fn ping(&self) -> Result<()> {
-        self.backend.ping().await.context("blobs.ping", || "the container".into())
+        self.backend.ping().await.explain(self.info(), "blobs.ping", || "the container".into())
     }
 
     /// Finishes what is under way and lets go of everything.
@@ -335,7 +341,7 @@ impl BlobStore {
     /// # Errors
     /// The backend's.
     pub async fn close(&self) -> Result<()> {
-        self.backend.close().await
+        self.backend.close().await.explain(self.info(), "blobs.close", || "the container".into())
     }
 }
 

@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use crate::BackendInfo;
+
 /// Shorthand for a result with the toolkit's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -370,11 +372,21 @@ pub trait ResultExt<T> {
     /// # Errors
     /// The same error, with the context.
     fn context(self, operation: &'static str, subject: impl FnOnce() -> String) -> Result<T>;
+
+    /// The same, and [`Error::with_backend`]: what a store adds to the errors of its backend.
+    ///
+    /// # Errors
+    /// The same error, with the context.
+    fn explain(self, backend: &BackendInfo, operation: &'static str, subject: impl FnOnce() -> String) -> Result<T>;
 }
 
 impl<T, E: Into<Error>> ResultExt<T> for Result<T, E> {
     fn context(self, operation: &'static str, subject: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|e| e.into().with_operation(operation).with_subject(subject()))
+    }
+
+    fn explain(self, backend: &BackendInfo, operation: &'static str, subject: impl FnOnce() -> String) -> Result<T> {
+        self.context(operation, subject).map_err(|e| e.with_backend(backend))
     }
 }
 

@@ -32,6 +32,7 @@ mod filter_text;
 mod key;
 pub mod message;
 mod name;
+mod open_flag;
 mod query;
 mod queue_store;
 mod record;
@@ -61,6 +62,7 @@ pub use message::{
     Attributes, Count, Delivery, Message, MessageId, MessageUpdate, NewMessage, QueueSpec, QueueStats, Receipt, Receive, Sent,
 };
 pub use name::{ColumnName, IndexName, MAX_NAME_LEN, QueueName, TableName};
+pub use open_flag::OpenFlag;
 pub use query::{Cursor, Direction, MAX_ORDER, MAX_PAGE, Order, Page, PageBuilder, PageToken, Query};
 pub use queue_store::{Queue, QueueStore, Received};
 pub use record::{Fields, Record, Version, fields, part_value};

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use crate::capability::require;
 use crate::message::MAX_MESSAGES;
 use crate::{
-    Delivery, Error, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec, QueueStats,
-    Receipt, Receive, Result, ResultExt, Sent,
+    BackendInfo, Delivery, Error, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
+    QueueStats, Receipt, Receive, Result, ResultExt, Sent,
 };
 
 /// Queues of messages, on any backend. Cheap to clone.
@@ -44,6 +44,12 @@ impl QueueStore {
         &self.backend
     }
 
+    /// Which backend this is.
+    #[must_use]
+    pub fn info(&self) -> &BackendInfo {
+        self.backend.info()
+    }
+
     /// What the backend can do.
     #[must_use]
     pub fn capabilities(&self) -> &QueueCapabilities {
@@ -67,7 +73,7 @@ impl QueueStore {
             spec.check()?;
             self.backend.create_queue(queue, spec).await
         };
-        create.await.context("queues.create", || subject(queue))
+        create.await.explain(self.info(), "queues.create", || subject(queue))
     }
 
     /// Creates the queue unless it is there, with whatever spec.
@@ -90,7 +96,7 @@ impl QueueStore {
             check_sendable(queue)?;
             self.backend.delete_queue(queue).await
         };
-        delete.await.context("queues.delete_queue", || subject(queue))
+        delete.await.explain(self.info(), "queues.delete_queue", || subject(queue))
     }
 
     /// All queues, by name, without their dead-letter companions.
@@ -98,7 +104,7 @@ impl QueueStore {
     /// # Errors
     /// The backend's.
     pub async fn queues(&self) -> Result<Vec<QueueName>> {
-        self.backend.queues().await.context("queues.list", || "all queues".into())
+        self.backend.queues().await.explain(self.info(), "queues.list", || "all queues".into())
     }
 
     /// How the queue was created.
@@ -106,7 +112,7 @@ impl QueueStore {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
     pub async fn queue_spec(&self, queue: &QueueName) -> Result<QueueSpec> {
-        self.backend.queue_spec(queue).await.context("queues.spec", || subject(queue))
+        self.backend.queue_spec(queue).await.explain(self.info(), "queues.spec", || subject(queue))
     }
 
     /// Sends one message.
@@ -137,7 +143,7 @@ impl QueueStore {
             }
             self.backend.send(queue, messages).await
         };
-        send.await.context("queues.send", || subject(queue))
+        send.await.explain(self.info(), "queues.send", || subject(queue))
     }
 
     /// Checks a message against what the backend takes.
@@ -146,7 +152,7 @@ impl QueueStore {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) or [`Unsupported`](crate::ErrorKind::Unsupported).
     pub fn check_message(&self, message: &NewMessage) -> Result<()> {
         message.check()?;
-        let (capabilities, info) = (self.capabilities(), self.backend.info());
+        let (capabilities, info) = (self.capabilities(), self.info());
         self.check_body(message.body.len())?;
         require(capabilities.delay || message.delay.is_zero(), info, "delayed messages")?;
         require(capabilities.ttl || message.ttl.is_none(), info, "a time to live for messages")?;
@@ -173,7 +179,7 @@ impl QueueStore {
             request.check()?;
             self.backend.receive(queue, request).await
         };
-        receive.await.context("queues.receive", || subject(queue))
+        receive.await.explain(self.info(), "queues.receive", || subject(queue))
     }
 
     /// Removes a received message for good.
@@ -193,8 +199,8 @@ impl QueueStore {
         if receipts.is_empty() {
             return Ok(Vec::new());
         }
-        let outcomes = self.backend.delete(queue, receipts).await.context("queues.delete", || subject(queue))?;
-        Ok(outcomes.into_iter().map(|outcome| outcome.context("queues.delete", || subject(queue))).collect())
+        let outcomes = self.backend.delete(queue, receipts).await.explain(self.info(), "queues.delete", || subject(queue))?;
+        Ok(outcomes.into_iter().map(|outcome| outcome.explain(self.info(), "queues.delete", || subject(queue))).collect())
     }
 
     /// Changes a received message: its lease, its body, its attributes. Answers the new receipt.
@@ -208,12 +214,12 @@ impl QueueStore {
             let more_than_lease = change.body.is_some() || change.attributes.is_some();
             require(
                 self.capabilities().update_body || !more_than_lease,
-                self.backend.info(),
+                self.info(),
                 "changes of a message's body or attributes",
             )?;
             self.backend.update(queue, receipt, change).await
         };
-        update.await.context("queues.update", || subject(queue))
+        update.await.explain(self.info(), "queues.update", || subject(queue))
     }
 
     /// Makes a received message a dead letter.
@@ -222,11 +228,11 @@ impl QueueStore {
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost); [`Unsupported`](crate::ErrorKind::Unsupported).
     pub async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()> {
         let dead_letter = async {
-            require(self.capabilities().dead_letter, self.backend.info(), "dead letters")?;
+            require(self.capabilities().dead_letter, self.info(), "dead letters")?;
             check_sendable(queue)?;
             self.backend.dead_letter(queue, receipt, &bounded_reason(reason)).await
         };
-        dead_letter.await.context("queues.dead_letter", || subject(queue))
+        dead_letter.await.explain(self.info(), "queues.dead_letter", || subject(queue))
     }
 
     /// Sends up to `max` dead letters of `queue` home. Answers how many.
@@ -235,11 +241,11 @@ impl QueueStore {
     /// [`Unsupported`](crate::ErrorKind::Unsupported); [`NotFound`](crate::ErrorKind::NotFound).
     pub async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64> {
         let redrive = async {
-            require(self.capabilities().dead_letter, self.backend.info(), "dead letters")?;
+            require(self.capabilities().dead_letter, self.info(), "dead letters")?;
             check_sendable(queue)?;
             self.backend.redrive(queue, max).await
         };
-        redrive.await.context("queues.redrive", || subject(queue))
+        redrive.await.explain(self.info(), "queues.redrive", || subject(queue))
     }
 
     /// Looks at ready messages without taking them.
@@ -248,11 +254,11 @@ impl QueueStore {
     /// [`Unsupported`](crate::ErrorKind::Unsupported); [`NotFound`](crate::ErrorKind::NotFound).
     pub async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
         let peek = async {
-            require(self.capabilities().peek, self.backend.info(), "a look at messages without taking them")?;
+            require(self.capabilities().peek, self.info(), "a look at messages without taking them")?;
             Receive::up_to(max).check()?;
             self.backend.peek(queue, max).await
         };
-        peek.await.context("queues.peek", || subject(queue))
+        peek.await.explain(self.info(), "queues.peek", || subject(queue))
     }
 
     /// How full the queue is.
@@ -260,7 +266,7 @@ impl QueueStore {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
     pub async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        self.backend.stats(queue).await.context("queues.stats", || subject(queue))
+        self.backend.stats(queue).await.explain(self.info(), "queues.stats", || subject(queue))
     }
 
     /// Removes all messages, not the dead letters. Answers how many.
@@ -268,7 +274,7 @@ impl QueueStore {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
     pub async fn purge(&self, queue: &QueueName) -> Result<u64> {
-        self.backend.purge(queue).await.context("queues.purge", || subject(queue))
+        self.backend.purge(queue).await.explain(self.info(), "queues.purge", || subject(queue))
     }
 
     /// Asks for a sign of life.
@@ -276,7 +282,7 @@ impl QueueStore {
     /// # Errors
     /// The backend's.
     pub async fn ping(&self) -> Result<()> {
-        self.backend.ping().await.context("queues.ping", || "the store".into())
+        self.backend.ping().await.explain(self.info(), "queues.ping", || "the store".into())
     }
 
     /// Finishes what is under way and lets go of everything.
@@ -284,7 +290,7 @@ impl QueueStore {
     /// # Errors
     /// The backend's.
     pub async fn close(&self) -> Result<()> {
-        self.backend.close().await
+        self.backend.close().await.explain(self.info(), "queues.close", || "the store".into())
     }
 }
 

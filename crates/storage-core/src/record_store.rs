@@ -8,8 +8,8 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 
 use crate::capability::require;
 use crate::{
-    Batch, Error, ErrorKind, Expect, Fields, History, Key, Page, Query, Record, RecordBackend, RecordCapabilities, Result,
-    ResultExt, SchemaChange, TableName, TableSchema, Version, Write,
+    BackendInfo, Batch, Error, ErrorKind, Expect, Fields, History, Key, Page, Query, Record, RecordBackend, RecordCapabilities,
+    Result, ResultExt, SchemaChange, TableName, TableSchema, Version, Write,
 };
 
 /// Records in tables, on any backend. Cheap to clone.
@@ -34,6 +34,12 @@ impl RecordStore {
         &self.backend
     }
 
+    /// Which backend this is.
+    #[must_use]
+    pub fn info(&self) -> &BackendInfo {
+        self.backend.info()
+    }
+
     /// What the backend can do.
     #[must_use]
     pub fn capabilities(&self) -> &RecordCapabilities {
@@ -51,13 +57,13 @@ impl RecordStore {
             self.check_offers(schema)?;
             self.backend.create_table(schema).await
         };
-        let created = create.await.context("records.create_table", || table_subject(&schema.name))?;
+        let created = create.await.explain(self.info(), "records.create_table", || table_subject(&schema.name))?;
         self.remember(schema.clone());
         Ok(created)
     }
 
     fn check_offers(&self, schema: &TableSchema) -> Result<()> {
-        let (capabilities, info) = (self.capabilities(), self.backend.info());
+        let (capabilities, info) = (self.capabilities(), self.info());
         require(capabilities.history || schema.history == History::None, info, "record history")?;
         require(capabilities.unique || schema.unique_sets().next().is_none(), info, "unique columns")
     }
@@ -68,12 +74,12 @@ impl RecordStore {
     /// See [`SchemaChange::apply`]; [`Unsupported`](ErrorKind::Unsupported) where the backend can't.
     pub async fn alter_table(&self, table: &TableName, change: &SchemaChange) -> Result<()> {
         let alter = async {
-            require(self.capabilities().alter, self.backend.info(), "changes of a table")?;
+            require(self.capabilities().alter, self.info(), "changes of a table")?;
             let after = change.apply(&*self.fresh_schema(table).await?)?;
             self.check_offers(&after)?;
             self.backend.alter_table(table, change).await
         };
-        let altered = alter.await.context("records.alter_table", || table_subject(table));
+        let altered = alter.await.explain(self.info(), "records.alter_table", || table_subject(table));
         self.forget(table);
         altered
     }
@@ -83,7 +89,7 @@ impl RecordStore {
     /// # Errors
     /// The backend's.
     pub async fn drop_table(&self, table: &TableName) -> Result<bool> {
-        let dropped = self.backend.drop_table(table).await.context("records.drop_table", || table_subject(table));
+        let dropped = self.backend.drop_table(table).await.explain(self.info(), "records.drop_table", || table_subject(table));
         self.forget(table);
         dropped
     }
@@ -93,7 +99,7 @@ impl RecordStore {
     /// # Errors
     /// The backend's.
     pub async fn tables(&self) -> Result<Vec<TableSchema>> {
-        self.backend.tables().await.context("records.tables", || "all tables".into())
+        self.backend.tables().await.explain(self.info(), "records.tables", || "all tables".into())
     }
 
     /// The schema of a table.
@@ -101,6 +107,10 @@ impl RecordStore {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound).
     pub async fn schema(&self, table: &TableName) -> Result<Arc<TableSchema>> {
+        self.known_schema(table).await.explain(self.info(), "records.schema", || table_subject(table))
+    }
+
+    async fn known_schema(&self, table: &TableName) -> Result<Arc<TableSchema>> {
         if let Some(schema) = self.schemas.read().unwrap_or_else(PoisonError::into_inner).get(table) {
             return Ok(Arc::clone(schema));
         }
@@ -112,7 +122,7 @@ impl RecordStore {
         let schemas = self.backend.tables().await?;
         match schemas.into_iter().find(|s| s.name == *table) {
             Some(schema) => Ok(self.remember(schema)),
-            None => Err(Error::not_found(format!("there is no table `{table}`")).with_backend(self.backend.info())),
+            None => Err(Error::not_found(format!("there is no table `{table}`"))),
         }
     }
 
@@ -133,10 +143,10 @@ impl RecordStore {
     where
         F: Future<Output = Result<T>>,
     {
-        let before = self.schema(table).await?;
+        let before = self.known_schema(table).await?;
         match call(Arc::clone(&before)).await {
             Err(error) if may_be_outdated(&error) && self.any_changed(&[table], &[before]).await? => {
-                call(self.schema(table).await?).await
+                call(self.known_schema(table).await?).await
             }
             answer => answer,
         }
@@ -167,11 +177,11 @@ impl RecordStore {
     /// See [`get`](Self::get).
     pub async fn get_many(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
         let get = async {
-            let schema = self.schema(table).await?;
+            let schema = self.known_schema(table).await?;
             keys.iter().try_for_each(|key| schema.check_key(key))?;
             self.backend.get(table, keys).await
         };
-        get.await.context("records.get", || table_subject(table))
+        get.await.explain(self.info(), "records.get", || table_subject(table))
     }
 
     /// Writes a new record.
@@ -220,15 +230,15 @@ impl RecordStore {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        self.check_reach(&batch).context("records.commit", || "a batch".into())?;
-        let mut tables: Vec<TableName> = batch.writes.iter().filter_map(|w| w.target().map(|(table, _)| table.clone())).collect();
+        self.check_reach(&batch).explain(self.info(), "records.commit", || "a batch".into())?;
+        let targets: Vec<Option<TableName>> = batch.writes.iter().map(|w| w.target().map(|(table, _)| table.clone())).collect();
+        let mut tables: Vec<&TableName> = targets.iter().flatten().collect();
         tables.sort_unstable();
         tables.dedup();
-        let subject = tables.first().map_or_else(|| "a batch".into(), table_subject);
         let commit = async {
             let mut known = Vec::with_capacity(tables.len());
             for table in &tables {
-                known.push(self.schema(table).await?);
+                known.push(self.known_schema(table).await?);
             }
             let outcome = match self.canonical_batch(batch).await {
                 Ok(canonical) => self.backend.commit(canonical).await,
@@ -246,11 +256,20 @@ impl RecordStore {
                 outcome => outcome,
             }
         };
-        commit.await.context("records.commit", || subject)
+        let outcome = commit.await;
+        let failed = outcome.as_ref().err().and_then(Error::failed_write);
+        outcome.explain(self.info(), "records.commit", || {
+            let table = match (failed, &*tables) {
+                (Some(index), _) => targets.get(index).and_then(Option::as_ref),
+                (None, [only]) => Some(*only),
+                _ => None,
+            };
+            table.map_or_else(|| "a batch".into(), table_subject)
+        })
     }
 
     fn check_reach(&self, batch: &Batch) -> Result<()> {
-        let (capabilities, info) = (self.capabilities(), self.backend.info());
+        let (capabilities, info) = (self.capabilities(), self.info());
         if batch.len() > capabilities.max_batch {
             return Err(Error::invalid(format!(
                 "a batch of {} writes: {} at most on this backend",
@@ -280,18 +299,18 @@ impl RecordStore {
 
     async fn canonicalize(&self, write: &mut Write) -> Result<()> {
         if let Some((table, key)) = write.target() {
-            self.schema(table).await?.check_key(key)?;
+            self.known_schema(table).await?.check_key(key)?;
         }
         match write {
             Write::Put { table, fields, .. } => {
-                *fields = self.schema(table).await?.canonical_record(std::mem::take(fields))?;
+                *fields = self.known_schema(table).await?.canonical_record(std::mem::take(fields))?;
                 self.check_size(fields)
             }
             Write::Merge { expect: Expect::Absent, .. } => {
                 Err(Error::invalid("a merge changes a record that is there: it can't expect it to be absent"))
             }
             Write::Merge { table, fields, .. } => {
-                *fields = self.schema(table).await?.canonical_merge(std::mem::take(fields))?;
+                *fields = self.known_schema(table).await?.canonical_merge(std::mem::take(fields))?;
                 self.check_size(fields)
             }
             Write::Enqueue { queue, message } => {
@@ -329,7 +348,7 @@ impl RecordStore {
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a filter, order, limit or token that does not fit; [`NotFound`](ErrorKind::NotFound): no such table.
     pub async fn scan(&self, query: &Query) -> Result<Page> {
         let scan = self.with_schema(&query.table, |schema| async move { self.backend.scan(&query.canonical(&schema)?).await });
-        scan.await.context("records.scan", || table_subject(&query.table))
+        scan.await.explain(self.info(), "records.scan", || table_subject(&query.table))
     }
 
     /// All records of a query, fetched page by page as they are taken ([`Query::limit`] records at a time).
@@ -353,7 +372,7 @@ impl RecordStore {
     /// See [`scan`](Self::scan).
     pub async fn count(&self, query: &Query) -> Result<u64> {
         let count = self.with_schema(&query.table, |schema| async move { self.backend.count(&query.canonical(&schema)?).await });
-        count.await.context("records.count", || table_subject(&query.table))
+        count.await.explain(self.info(), "records.count", || table_subject(&query.table))
     }
 
     /// Frees what expired records take up, of those that match the query's filter at least, on backends that don't do so by themselves. Answers how many
@@ -363,7 +382,7 @@ impl RecordStore {
     /// See [`count`](Self::count).
     pub async fn sweep(&self, query: &Query) -> Result<u64> {
         let sweep = self.with_schema(&query.table, |schema| async move { self.backend.sweep(&query.canonical(&schema)?).await });
-        sweep.await.context("records.sweep", || table_subject(&query.table))
+        sweep.await.explain(self.info(), "records.sweep", || table_subject(&query.table))
     }
 
     /// The kept versions of a record, newest first, also after it was deleted.
@@ -373,15 +392,15 @@ impl RecordStore {
     pub async fn history(&self, table: &TableName, key: impl Into<Key>) -> Result<Vec<Record>> {
         let key = key.into();
         let history = async {
-            let schema = self.schema(table).await?;
+            let schema = self.known_schema(table).await?;
             schema.check_key(&key)?;
-            require(self.capabilities().history, self.backend.info(), "record history")?;
+            require(self.capabilities().history, self.info(), "record history")?;
             if schema.history == History::None {
                 return Err(Error::unsupported(format!("table `{table}` was created without history")));
             }
             self.backend.history(table, &key).await
         };
-        history.await.context("records.history", || format!("record `{key}` of table `{table}`"))
+        history.await.explain(self.info(), "records.history", || format!("record `{key}` of table `{table}`"))
     }
 
     /// Writes a consistent copy of the whole store to `to`, which must not exist.
@@ -390,10 +409,10 @@ impl RecordStore {
     /// [`Unsupported`](ErrorKind::Unsupported) where the service does its own; [`AlreadyExists`](ErrorKind::AlreadyExists).
     pub async fn backup(&self, to: &Path) -> Result<()> {
         let backup = async {
-            require(self.capabilities().backup, self.backend.info(), "backups (the service does its own)")?;
+            require(self.capabilities().backup, self.info(), "backups (the service does its own)")?;
             self.backend.backup(to).await
         };
-        backup.await.context("records.backup", || to.display().to_string())
+        backup.await.explain(self.info(), "records.backup", || to.display().to_string())
     }
 
     /// Asks for a sign of life.
@@ -401,7 +420,7 @@ impl RecordStore {
     /// # Errors
     /// The backend's.
     pub async fn ping(&self) -> Result<()> {
-        self.backend.ping().await.context("records.ping", || "the store".into())
+        self.backend.ping().await.explain(self.info(), "records.ping", || "the store".into())
     }
 
     /// Finishes what is under way and lets go of everything.
@@ -409,7 +428,7 @@ impl RecordStore {
     /// # Errors
     /// The backend's.
     pub async fn close(&self) -> Result<()> {
-        self.backend.close().await
+        self.backend.close().await.explain(self.info(), "records.close", || "the store".into())
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -216,28 +215,6 @@ impl Core {
         let trash = self.base.path(TRASH);
         let emptied = blocking(move || file::names(&trash)?.iter().try_for_each(|name| file::remove_tree(&trash.join(name))));
         emptied.await.unwrap_or_else(|error| tracing::debug!(%error, "what was dropped was not wholly removed"));
-    }
-}
-
-/// Whether a handle was closed.
-#[derive(Debug, Default)]
-pub(crate) struct Open(AtomicBool);
-
-impl Open {
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.is_closed() {
-            return Err(Error::unavailable("this handle was closed: open another").with_retryable(false));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// `false`: it was closed already.
-    pub(crate) fn close(&self) -> bool {
-        !self.0.swap(true, Ordering::AcqRel)
     }
 }
 

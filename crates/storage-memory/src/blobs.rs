@@ -10,10 +10,10 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use storage_core::{
     BackendInfo, BlobAttributes, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead,
-    ByteRange, ETag, Error, GetOptions, ListOptions, PutMode, PutOptions, Result,
+    ByteRange, ETag, Error, GetOptions, ListOptions, OpenFlag, PutMode, PutOptions, Result,
 };
 
-use crate::store::{Open, Shared};
+use crate::store::Shared;
 
 const MAX_BLOB: u64 = 4 << 30;
 
@@ -47,7 +47,7 @@ pub(crate) struct BlobMap {
 #[derive(Debug)]
 pub struct MemoryBlobs {
     shared: Arc<Shared>,
-    open: Arc<Open>,
+    open: Arc<OpenFlag>,
 }
 
 impl BlobMap {
@@ -132,10 +132,6 @@ impl MemoryBlobs {
         Self { shared, open: Arc::default() }
     }
 
-    fn explain<'a>(&'a self, operation: &'static str, path: &'a BlobPath) -> impl FnOnce(Error) -> Error + 'a {
-        move |error| error.with_operation(operation).with_subject(format_args!("blob `{path}`")).with_backend(&self.shared.info)
-    }
-
     fn read(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
         self.open.check()?;
         let (bytes, meta) = {
@@ -199,48 +195,35 @@ impl BlobBackend for MemoryBlobs {
     }
 
     async fn put(&self, path: &BlobPath, body: BlobBody, options: &PutOptions) -> Result<BlobMeta> {
-        let explain = self.explain("blobs.put", path);
-        let written = async {
-            self.open.check()?;
-            let bytes = collect(body).await?;
-            self.shared.blobs_mut().put(path, bytes, options.attributes.clone(), &options.mode, &self.shared)
-        };
-        written.await.map_err(explain)
+        self.open.check()?;
+        let bytes = collect(body).await?;
+        self.shared.blobs_mut().put(path, bytes, options.attributes.clone(), &options.mode, &self.shared)
     }
 
     async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
-        self.read(path, options).map_err(self.explain("blobs.get", path))
+        self.read(path, options)
     }
 
     async fn head(&self, path: &BlobPath) -> Result<BlobMeta> {
-        let head = || {
-            self.open.check()?;
-            Ok(self.shared.blobs().get(path)?.meta.clone())
-        };
-        head().map_err(self.explain("blobs.head", path))
+        self.open.check()?;
+        Ok(self.shared.blobs().get(path)?.meta.clone())
     }
 
     async fn delete(&self, path: &BlobPath, if_match: Option<&ETag>) -> Result<bool> {
-        let delete = || {
-            self.open.check()?;
-            let mut blobs = self.shared.blobs_mut();
-            if let Some(expected) = if_match {
-                blobs.check_mark(path, expected)?;
-            }
-            Ok(blobs.blobs.remove(path.as_str()).is_some())
-        };
-        delete().map_err(self.explain("blobs.delete", path))
+        self.open.check()?;
+        let mut blobs = self.shared.blobs_mut();
+        if let Some(expected) = if_match {
+            blobs.check_mark(path, expected)?;
+        }
+        Ok(blobs.blobs.remove(path.as_str()).is_some())
     }
 
     async fn copy(&self, from: &BlobPath, to: &BlobPath, mode: &PutMode) -> Result<BlobMeta> {
-        let copy = || {
-            self.open.check()?;
-            let mut blobs = self.shared.blobs_mut();
-            let source = blobs.get(from)?;
-            let (bytes, attributes) = (source.bytes.clone(), source.meta.attributes.clone());
-            blobs.put(to, bytes, attributes, mode, &self.shared).map_err(|e| e.with_subject(format_args!("blob `{to}`")))
-        };
-        copy().map_err(self.explain("blobs.copy", from))
+        self.open.check()?;
+        let mut blobs = self.shared.blobs_mut();
+        let source = blobs.get(from)?;
+        let (bytes, attributes) = (source.bytes.clone(), source.meta.attributes.clone());
+        blobs.put(to, bytes, attributes, mode, &self.shared)
     }
 
     fn list(&self, options: &ListOptions) -> BoxStream<'static, Result<BlobEntry>> {
@@ -248,7 +231,7 @@ impl BlobBackend for MemoryBlobs {
         let start = options.start_after.as_ref().map(|path| path.as_str().to_owned());
         let pages = futures::stream::try_unfold(Some(start), move |from| {
             let page = from.map(|after| {
-                open.check().map_err(|e| e.with_operation("blobs.list").with_backend(&shared.info))?;
+                open.check()?;
                 let (entries, next) = shared.blobs().list(&options, after.as_deref());
                 Ok::<_, Error>((futures::stream::iter(entries).map(Ok), next.map(Some)))
             });
@@ -262,7 +245,7 @@ impl BlobBackend for MemoryBlobs {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.open.check().map_err(|e| e.with_operation("blobs.ping").with_backend(&self.shared.info))
+        self.open.check()
     }
 
     async fn close(&self) -> Result<()> {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use storage_core::{
-    BackendInfo, Delivery, Error, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
+    BackendInfo, Delivery, Message, MessageUpdate, NewMessage, OpenFlag, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
     QueueStats, Receipt, Receive, Result, Sent,
 };
 use tokio::time::Instant;
 
 use crate::queues::Queues;
-use crate::store::{Open, Shared};
+use crate::store::Shared;
 
 const CAPABILITIES: QueueCapabilities = QueueCapabilities {
     delay: true,
@@ -37,41 +37,26 @@ const MANUAL_CLOCK_POLL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct MemoryQueue {
     shared: Arc<Shared>,
-    open: Open,
+    open: OpenFlag,
 }
 
 impl MemoryQueue {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, open: Open::default() }
+        Self { shared, open: OpenFlag::default() }
     }
 
     /// Does something under the lock, at one moment.
-    fn with<T>(
-        &self,
-        operation: &'static str,
-        queue: Option<&QueueName>,
-        act: impl FnOnce(&mut Queues, DateTime<Utc>) -> Result<T>,
-    ) -> Result<T> {
-        let answer = self.open.check().and_then(|()| {
-            let mut queues = self.shared.queues();
-            let now = self.shared.clock.now();
-            act(&mut queues, now)
-        });
-        answer.map_err(|error| explain(error, &self.shared.info, operation, queue))
+    fn with<T>(&self, act: impl FnOnce(&mut Queues, DateTime<Utc>) -> Result<T>) -> Result<T> {
+        self.open.check()?;
+        let mut queues = self.shared.queues();
+        let now = self.shared.clock.now();
+        act(&mut queues, now)
     }
 
     /// How long a receive may sleep before it looks again, for want of news.
     fn nap(&self, next: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Duration {
         let until_next = next.map_or(Duration::MAX, |at| (at - now).to_std().unwrap_or_default());
         if self.shared.clock.is_manual() { until_next.min(MANUAL_CLOCK_POLL) } else { until_next }
-    }
-}
-
-fn explain(error: Error, info: &BackendInfo, operation: &'static str, queue: Option<&QueueName>) -> Error {
-    let error = error.with_operation(operation).with_backend(info);
-    match queue {
-        Some(queue) => error.with_subject(format_args!("queue `{queue}`")),
-        None => error,
     }
 }
 
@@ -86,44 +71,43 @@ impl QueueBackend for MemoryQueue {
     }
 
     async fn create_queue(&self, queue: &QueueName, spec: &QueueSpec) -> Result<bool> {
-        self.with("queues.create", Some(queue), |queues, _| queues.create(queue, spec))
+        self.with(|queues, _| queues.create(queue, spec))
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<bool> {
-        self.with("queues.delete_queue", Some(queue), |queues, _| queues.remove(queue))
+        self.with(|queues, _| queues.remove(queue))
     }
 
     async fn queues(&self) -> Result<Vec<QueueName>> {
-        self.with("queues.list", None, |queues, _| Ok(queues.names()))
+        self.with(|queues, _| Ok(queues.names()))
     }
 
     async fn queue_spec(&self, queue: &QueueName) -> Result<QueueSpec> {
-        self.with("queues.spec", Some(queue), |queues, now| queues.spec(queue, now))
+        self.with(|queues, now| queues.spec(queue, now))
     }
 
     async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>> {
-        self.with("queues.send", Some(queue), |queues, now| {
+        self.with(|queues, now| {
             queues.check_home(queue)?;
             Ok(queues.send(queue, messages, now))
         })
     }
 
     async fn receive(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
-        const OPERATION: &str = "queues.receive";
-        let taken = self.with(OPERATION, Some(queue), |queues, now| queues.receive(queue, request, now))?;
+        let taken = self.with(|queues, now| queues.receive(queue, request, now))?;
         if !taken.is_empty() || request.wait.is_zero() {
             return Ok(taken);
         }
         let deadline = Instant::now() + request.wait;
         loop {
-            let news = self.with(OPERATION, Some(queue), |queues, now| queues.news(queue, now))?;
+            let news = self.with(|queues, now| queues.news(queue, now))?;
             // Enabled before looking again: news in between is not lost.
             let mut notified = pin!(news.notified());
             notified.as_mut().enable();
             if self.open.is_closed() {
                 return Ok(Vec::new());
             }
-            let (taken, nap) = self.with(OPERATION, Some(queue), |queues, now| {
+            let (taken, nap) = self.with(|queues, now| {
                 let taken = queues.receive(queue, request, now)?;
                 Ok((taken, self.nap(queues.pending(queue, now)?.next, now)))
             })?;
@@ -142,41 +126,35 @@ impl QueueBackend for MemoryQueue {
     }
 
     async fn delete(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
-        const OPERATION: &str = "queues.delete";
-        let mut results = self.with(OPERATION, Some(queue), |queues, now| queues.delete(queue, receipts, now))?;
-        for result in results.iter_mut().filter(|r| r.is_err()) {
-            let taken = std::mem::replace(result, Ok(()));
-            *result = taken.map_err(|error| explain(error, &self.shared.info, OPERATION, Some(queue)));
-        }
-        Ok(results)
+        self.with(|queues, now| queues.delete(queue, receipts, now))
     }
 
     async fn update(&self, queue: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt> {
-        self.with("queues.update", Some(queue), |queues, now| queues.update(queue, receipt, change, now))
+        self.with(|queues, now| queues.update(queue, receipt, change, now))
     }
 
     async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()> {
-        self.with("queues.dead_letter", Some(queue), |queues, now| queues.dead_letter(queue, receipt, reason, now))
+        self.with(|queues, now| queues.dead_letter(queue, receipt, reason, now))
     }
 
     async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64> {
-        self.with("queues.redrive", Some(queue), |queues, now| queues.redrive(queue, max, now))
+        self.with(|queues, now| queues.redrive(queue, max, now))
     }
 
     async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
-        self.with("queues.peek", Some(queue), |queues, now| queues.peek(queue, max, now))
+        self.with(|queues, now| queues.peek(queue, max, now))
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        self.with("queues.stats", Some(queue), |queues, now| queues.stats(queue, now))
+        self.with(|queues, now| queues.stats(queue, now))
     }
 
     async fn purge(&self, queue: &QueueName) -> Result<u64> {
-        self.with("queues.purge", Some(queue), |queues, now| queues.purge(queue, now))
+        self.with(|queues, now| queues.purge(queue, now))
     }
 
     async fn ping(&self) -> Result<()> {
-        self.with("queues.ping", None, |_, _| Ok(()))
+        self.with(|_, _| Ok(()))
     }
 
     async fn close(&self) -> Result<()> {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use storage_core::{
-    Applied, Atomicity, BackendInfo, Batch, Error, Key, MAX_BATCH, NewMessage, Page, Query, QueueName, Record, RecordBackend,
-    RecordCapabilities, Result, SchemaChange, TableName, TableSchema, Version, Write,
+    Applied, Atomicity, BackendInfo, Batch, Error, Key, MAX_BATCH, NewMessage, OpenFlag, Page, Query, QueueName, Record,
+    RecordBackend, RecordCapabilities, Result, SchemaChange, TableName, TableSchema, Version, Write,
 };
 
 use crate::queues::Queues;
-use crate::store::{Open, Shared};
+use crate::store::Shared;
 use crate::table::Table;
 
 const CAPABILITIES: RecordCapabilities = RecordCapabilities {
@@ -33,28 +33,18 @@ const CAPABILITIES: RecordCapabilities = RecordCapabilities {
 #[derive(Debug)]
 pub struct MemoryRecords {
     shared: Arc<Shared>,
-    open: Open,
+    open: OpenFlag,
 }
 
 impl MemoryRecords {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, open: Open::default() }
+        Self { shared, open: OpenFlag::default() }
     }
 
-    fn read<T>(&self, operation: &'static str, table: &TableName, read: impl FnOnce(&Table) -> Result<T>) -> Result<T> {
-        let answer = self.open.check().and_then(|()| {
-            let tables = self.shared.tables();
-            read(tables.get(table).ok_or_else(|| no_table(table))?)
-        });
-        answer.map_err(|e| self.explain(e, operation, Some(table)))
-    }
-
-    fn explain(&self, error: Error, operation: &'static str, table: Option<&TableName>) -> Error {
-        let error = error.with_operation(operation).with_backend(&self.shared.info);
-        match table {
-            Some(table) => error.with_subject(format_args!("table `{table}`")),
-            None => error,
-        }
+    fn read<T>(&self, table: &TableName, read: impl FnOnce(&Table) -> Result<T>) -> Result<T> {
+        self.open.check()?;
+        let tables = self.shared.tables();
+        read(tables.get(table).ok_or_else(|| no_table(table))?)
     }
 
     fn create(&self, schema: &TableSchema) -> Result<bool> {
@@ -186,56 +176,52 @@ impl RecordBackend for MemoryRecords {
     }
 
     async fn create_table(&self, schema: &TableSchema) -> Result<bool> {
-        self.create(schema).map_err(|e| self.explain(e, "records.create_table", Some(&schema.name)))
+        self.create(schema)
     }
 
     async fn alter_table(&self, table: &TableName, change: &SchemaChange) -> Result<()> {
-        self.alter(table, change).map_err(|e| self.explain(e, "records.alter_table", Some(table)))
+        self.alter(table, change)
     }
 
     async fn drop_table(&self, table: &TableName) -> Result<bool> {
-        self.open.check().map_err(|e| self.explain(e, "records.drop_table", Some(table)))?;
+        self.open.check()?;
         Ok(self.shared.tables_mut().remove(table).is_some())
     }
 
     async fn tables(&self) -> Result<Vec<TableSchema>> {
-        self.open.check().map_err(|e| self.explain(e, "records.tables", None))?;
+        self.open.check()?;
         Ok(self.shared.tables().values().map(|table| table.schema.clone()).collect())
     }
 
     async fn get(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
-        self.read("records.get", table, |table| {
+        self.read(table, |table| {
             let now = table.now(&self.shared.clock);
             Ok(keys.iter().map(|key| table.get(key, now).cloned()).collect())
         })
     }
 
     async fn scan(&self, query: &Query) -> Result<Page> {
-        self.read("records.scan", &query.table, |table| table.scan(query, table.now(&self.shared.clock)))
+        self.read(&query.table, |table| table.scan(query, table.now(&self.shared.clock)))
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
-        self.read("records.count", &query.table, |table| Ok(table.count(query, table.now(&self.shared.clock)) as u64))
+        self.read(&query.table, |table| Ok(table.count(query, table.now(&self.shared.clock)) as u64))
     }
 
     async fn commit(&self, batch: Batch) -> Result<Vec<Version>> {
-        self.commit_now(&batch).map_err(|error| {
-            let failed = error.failed_write().and_then(|index| batch.writes.get(index)).and_then(Write::target);
-            self.explain(error, "records.commit", failed.map(|(table, _)| table))
-        })
+        self.commit_now(&batch)
     }
 
     async fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Record>> {
-        self.read("records.history", table, |table| table.history(key))
+        self.read(table, |table| table.history(key))
     }
 
     async fn backup(&self, _to: &Path) -> Result<()> {
-        let error = Error::unsupported("a store in memory is not backed up: copy it to a backend that keeps things");
-        Err(self.explain(error, "records.backup", None))
+        Err(Error::unsupported("a store in memory is not backed up: copy it to a backend that keeps things"))
     }
 
     async fn ping(&self) -> Result<()> {
-        self.open.check().map_err(|e| self.explain(e, "records.ping", None))
+        self.open.check()
     }
 
     async fn close(&self) -> Result<()> {

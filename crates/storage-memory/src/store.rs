@@ -1,10 +1,10 @@
 //! What the handles share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use storage_core::{BackendInfo, Backends, Clock, Error, Result, TableName};
+use storage_core::{BackendInfo, Backends, Clock, TableName};
 
 use crate::blobs::BlobMap;
 use crate::queues::Queues;
@@ -104,26 +104,5 @@ impl Shared {
 
     pub(crate) fn blobs_mut(&self) -> RwLockWriteGuard<'_, BlobMap> {
         self.blobs.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether a handle was closed.
-#[derive(Debug, Default)]
-pub(crate) struct Open(AtomicBool);
-
-impl Open {
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.is_closed() {
-            return Err(Error::unavailable("this handle was closed: open another").with_retryable(false));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn close(&self) {
-        self.0.store(true, Ordering::Release);
     }
 }

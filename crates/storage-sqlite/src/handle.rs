@@ -1,30 +1,31 @@
 //! A handle on a database: closed by itself, and at the latest when it is dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use storage_core::{BackendInfo, Error, Result};
+use storage_core::{BackendInfo, Error, OpenFlag, Result};
 
 use crate::database::Database;
-use crate::jobs::closed;
 
 /// One user of a database.
 #[derive(Debug)]
 pub(crate) struct Handle {
     database: Arc<Database>,
-    closed: AtomicBool,
+    open: OpenFlag,
 }
 
 impl Handle {
     /// A handle that the database counts already.
     pub(crate) fn counted(database: Arc<Database>) -> Self {
-        Self { database, closed: AtomicBool::new(false) }
+        Self { database, open: OpenFlag::default() }
     }
 
     /// One more handle on the same database.
     pub(crate) fn another(&self) -> Self {
-        let closed = self.is_closed() || !self.database.join();
-        Self { database: Arc::clone(&self.database), closed: AtomicBool::new(closed) }
+        let another = Self { database: Arc::clone(&self.database), open: OpenFlag::default() };
+        if self.is_closed() || !self.database.join() {
+            another.open.close();
+        }
+        another
     }
 
     pub(crate) fn info(&self) -> &BackendInfo {
@@ -38,16 +39,17 @@ impl Handle {
 
     /// The database, unless this handle was closed.
     pub(crate) fn open(&self) -> Result<&Database> {
-        if self.is_closed() { Err(closed()) } else { Ok(&self.database) }
+        self.open.check()?;
+        Ok(&self.database)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.open.is_closed()
     }
 
     /// Closes the handle; the last one closes the database and waits until everything is written.
     pub(crate) async fn close(&self) -> Result<()> {
-        if self.closed.swap(true, Ordering::AcqRel) {
+        if !self.open.close() {
             return Ok(());
         }
         let last = self.database.leave();
@@ -61,16 +63,11 @@ impl Handle {
         }
         Ok(())
     }
-
-    /// Adds to an error what was done, and where.
-    pub(crate) fn locate(&self, error: Error, operation: &'static str) -> Error {
-        error.with_operation(operation).with_backend(self.info())
-    }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if !self.closed.swap(true, Ordering::AcqRel) {
+        if self.open.close() {
             // The threads finish what is in and end by themselves.
             self.database.leave();
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use storage_core::{
-    BackendInfo, Delivery, Error, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
-    QueueStats, Receipt, Receive, Result, Sent,
+    BackendInfo, Delivery, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec, QueueStats,
+    Receipt, Receive, Result, Sent,
 };
 use tokio::time::{Instant, sleep};
 
@@ -14,6 +14,7 @@ use crate::claim::{self, Outlook, claim, until};
 use crate::config::Synchronous;
 use crate::database::Database;
 use crate::handle::Handle;
+use crate::reader::Snapshot;
 use crate::session::Session;
 use crate::writer::Size;
 use crate::{messages, queues, receipts};
@@ -48,29 +49,20 @@ impl SqliteQueue {
         Self { handle, capabilities }
     }
 
-    fn explain(&self, error: Error, operation: &'static str, queue: Option<&QueueName>) -> Error {
-        let error = self.handle.locate(error, operation);
-        match queue {
-            Some(queue) => error.with_subject(format_args!("queue `{queue}`")),
-            None => error,
-        }
-    }
-
-    async fn write<T, F>(&self, operation: &'static str, queue: &QueueName, size: Size, work: F) -> Result<T>
+    async fn write<T, F>(&self, queue: &QueueName, size: Size, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut Session<'_>, &QueueName) -> Result<T> + Send + 'static,
     {
         let name = queue.clone();
-        let answer = async { self.handle.open()?.write(size, move |session| work(session, &name)).await };
-        answer.await.map_err(|e| self.explain(e, operation, Some(queue)))
+        self.handle.open()?.write(size, move |session| work(session, &name)).await
     }
 
     /// Takes what there is, without waiting.
     async fn take(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
         let request = *request;
         let size = Size::items(request.max as usize);
-        self.write("queues.receive", queue, size, move |session, queue| claim(session, queue, &request)).await
+        self.write(queue, size, move |session, queue| claim(session, queue, &request)).await
     }
 
     /// What there is and what is to come.
@@ -135,30 +127,26 @@ impl QueueBackend for SqliteQueue {
 
     async fn create_queue(&self, queue: &QueueName, spec: &QueueSpec) -> Result<bool> {
         let spec = *spec;
-        self.write("queues.create", queue, Size::LARGE, move |session, queue| queues::create(session, queue, &spec)).await
+        self.write(queue, Size::LARGE, move |session, queue| queues::create(session, queue, &spec)).await
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<bool> {
-        self.write("queues.delete_queue", queue, Size::LARGE, queues::remove).await
+        self.write(queue, Size::LARGE, queues::remove).await
     }
 
     async fn queues(&self) -> Result<Vec<QueueName>> {
-        let answer = async { self.handle.open()?.read(|snapshot| queues::names(snapshot.connection)).await };
-        answer.await.map_err(|e| self.explain(e, "queues.list", None))
+        self.handle.open()?.read(|snapshot| queues::names(snapshot.connection)).await
     }
 
     async fn queue_spec(&self, queue: &QueueName) -> Result<QueueSpec> {
         let name = queue.clone();
-        let answer = async {
-            let found = self.handle.open()?.read(move |snapshot| queues::find(snapshot.connection, &name)).await?;
-            Ok(if found.dead { found.spec.max_deliveries(None) } else { found.spec })
-        };
-        answer.await.map_err(|e| self.explain(e, "queues.spec", Some(queue)))
+        let found = self.handle.open()?.read(move |snapshot| queues::find(snapshot.connection, &name)).await?;
+        Ok(if found.dead { found.spec.max_deliveries(None) } else { found.spec })
     }
 
     async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>> {
         let size = Size { kib: kib(&messages), items: messages.len(), atomic: false };
-        self.write("queues.send", queue, size, move |session, queue| messages::send(session, queue, &messages)).await
+        self.write(queue, size, move |session, queue| messages::send(session, queue, &messages)).await
     }
 
     async fn receive(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
@@ -168,8 +156,7 @@ impl QueueBackend for SqliteQueue {
             if !taken.is_empty() || request.wait.is_zero() {
                 return Ok(taken);
             }
-            let hopeful = self.wait(queue, deadline).await.map_err(|e| self.explain(e, "queues.receive", Some(queue)))?;
-            if !hopeful {
+            if !self.wait(queue, deadline).await? {
                 return Ok(taken);
             }
         }
@@ -179,33 +166,32 @@ impl QueueBackend for SqliteQueue {
         let receipts = receipts.to_vec();
         let size = Size::items(receipts.len());
         let delete = move |session: &mut Session<'_>, queue: &QueueName| receipts::delete(session, queue, &receipts);
-        let results = self.write("queues.delete", queue, size, delete).await?;
-        Ok(results.into_iter().map(|r| r.map_err(|e| self.explain(e, "queues.delete", Some(queue)))).collect())
+        self.write(queue, size, delete).await
     }
 
     async fn update(&self, queue: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt> {
         let kib = u32::try_from(change.body.as_ref().map_or(0, |b| b.len() / 1_024)).unwrap_or(u32::MAX);
         let (receipt, change) = (receipt.clone(), change.clone());
         let size = Size { kib, items: 1, atomic: false };
-        self.write("queues.update", queue, size, move |session, queue| receipts::update(session, queue, &receipt, &change)).await
+        self.write(queue, size, move |session, queue| receipts::update(session, queue, &receipt, &change)).await
     }
 
     async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()> {
         let (receipt, reason) = (receipt.clone(), reason.to_owned());
         let bury = move |session: &mut Session<'_>, queue: &QueueName| receipts::dead_letter(session, queue, &receipt, &reason);
-        self.write("queues.dead_letter", queue, Size::items(1), bury).await
+        self.write(queue, Size::items(1), bury).await
     }
 
     async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64> {
-        self.write("queues.redrive", queue, Size::LARGE, move |session, queue| queues::redrive(session, queue, max)).await
+        self.write(queue, Size::LARGE, move |session, queue| queues::redrive(session, queue, max)).await
     }
 
     async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
-        self.look("queues.peek", queue, move |connection, found| messages::peek(connection, found.lane(), max)).await
+        self.look(queue, move |connection, found| messages::peek(connection, found.lane(), max)).await
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        self.look("queues.stats", queue, messages::stats).await
+        self.look(queue, messages::stats).await
     }
 
     async fn purge(&self, queue: &QueueName) -> Result<u64> {
@@ -214,12 +200,11 @@ impl QueueBackend for SqliteQueue {
             queues::settle(session, &found, name)?;
             queues::clear(session, found.lane())
         };
-        self.write("queues.purge", queue, Size::LARGE, purge).await
+        self.write(queue, Size::LARGE, purge).await
     }
 
     async fn ping(&self) -> Result<()> {
-        let answer = async { self.handle.open()?.read(|_| Ok(())).await };
-        answer.await.map_err(|e| self.explain(e, "queues.ping", None))
+        self.handle.open()?.read(|_| Ok(())).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -229,26 +214,21 @@ impl QueueBackend for SqliteQueue {
 
 impl SqliteQueue {
     /// Looks at a queue as it is now: where time has changed something that is not yet written down, the writer does that first.
-    async fn look<T, F>(&self, operation: &'static str, queue: &QueueName, look: F) -> Result<T>
+    async fn look<T, F>(&self, queue: &QueueName, look: F) -> Result<T>
     where
         T: Send + 'static,
         F: Fn(&rusqlite::Connection, &queues::Queue) -> Result<T> + Send + Sync + Clone + 'static,
     {
         let (name, read) = (queue.clone(), look.clone());
         let now = self.handle.database().shared.settings.clock.now().timestamp_micros();
-        let answer = async {
-            self.handle
-                .open()?
-                .read(move |snapshot| {
-                    let found = queues::find(snapshot.connection, &name)?;
-                    if queues::is_settled(snapshot.connection, &found, now)? {
-                        return read(snapshot.connection, &found).map(Some);
-                    }
-                    Ok(None)
-                })
-                .await
+        let look_now = move |snapshot: &Snapshot<'_>| {
+            let found = queues::find(snapshot.connection, &name)?;
+            if queues::is_settled(snapshot.connection, &found, now)? {
+                return read(snapshot.connection, &found).map(Some);
+            }
+            Ok(None)
         };
-        if let Some(answer) = answer.await.map_err(|e| self.explain(e, operation, Some(queue)))? {
+        if let Some(answer) = self.handle.open()?.read(look_now).await? {
             return Ok(answer);
         }
         let settle = move |session: &mut Session<'_>, name: &QueueName| {
@@ -256,6 +236,6 @@ impl SqliteQueue {
             queues::settle(session, &found, name)?;
             look(session.connection, &found)
         };
-        self.write(operation, queue, Size::LARGE, settle).await
+        self.write(queue, Size::LARGE, settle).await
     }
 }

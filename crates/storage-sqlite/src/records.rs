@@ -47,32 +47,22 @@ impl SqliteRecords {
         Self { handle, capabilities }
     }
 
-    fn explain(&self, error: Error, operation: &'static str, table: Option<&TableName>) -> Error {
-        let error = self.handle.locate(error, operation);
-        match table {
-            Some(table) => error.with_subject(format_args!("table `{table}`")),
-            None => error,
-        }
-    }
-
     /// Reads on a thread for it.
-    async fn read<T, F>(&self, operation: &'static str, table: Option<&TableName>, read: F) -> Result<T>
+    async fn read<T, F>(&self, read: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Snapshot<'_>) -> Result<T> + Send + 'static,
     {
-        let answer = async { self.handle.open()?.read(read).await };
-        answer.await.map_err(|e| self.explain(e, operation, table))
+        self.handle.open()?.read(read).await
     }
 
     /// Writes something small, with a savepoint.
-    async fn write<T, F>(&self, operation: &'static str, table: &TableName, work: F) -> Result<T>
+    async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut Session<'_>) -> Result<T> + Send + 'static,
     {
-        let answer = async { self.handle.open()?.write(Size::LARGE, work).await };
-        answer.await.map_err(|e| self.explain(e, operation, Some(table)))
+        self.handle.open()?.write(Size::LARGE, work).await
     }
 
     /// Reads a few records, here if that is possible at once.
@@ -127,65 +117,57 @@ impl RecordBackend for SqliteRecords {
 
     async fn create_table(&self, schema: &TableSchema) -> Result<bool> {
         let owned = schema.clone();
-        self.write("records.create_table", &schema.name, move |session| tables::create(session, &owned)).await
+        self.write(move |session| tables::create(session, &owned)).await
     }
 
     async fn alter_table(&self, table: &TableName, change: &SchemaChange) -> Result<()> {
         let (name, change) = (table.clone(), change.clone());
-        self.write("records.alter_table", table, move |session| tables::alter(session, &name, &change)).await
+        self.write(move |session| tables::alter(session, &name, &change)).await
     }
 
     async fn drop_table(&self, table: &TableName) -> Result<bool> {
         let name = table.clone();
-        self.write("records.drop_table", table, move |session| tables::drop_table(session, &name)).await
+        self.write(move |session| tables::drop_table(session, &name)).await
     }
 
     async fn tables(&self) -> Result<Vec<TableSchema>> {
-        self.read("records.tables", None, |snapshot| Ok(snapshot.catalog.schemas())).await
+        self.read(|snapshot| Ok(snapshot.catalog.schemas())).await
     }
 
     async fn get(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
-        let answer = async { self.get_from(self.handle.open()?, table, keys).await };
-        answer.await.map_err(|e| self.explain(e, "records.get", Some(table)))
+        self.get_from(self.handle.open()?, table, keys).await
     }
 
     async fn scan(&self, query: &Query) -> Result<Page> {
         let owned = query.clone();
-        self.read("records.scan", Some(&query.table), move |snapshot| read::scan(snapshot, &owned)).await
+        self.read(move |snapshot| read::scan(snapshot, &owned)).await
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
         let owned = query.clone();
-        self.read("records.count", Some(&query.table), move |snapshot| read::count(snapshot, &owned)).await
+        self.read(move |snapshot| read::count(snapshot, &owned)).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<Vec<Version>> {
         // A single write is a single statement, but for a message and for history, which come behind it.
         let size = Size { kib: kib(&batch), items: batch.len(), atomic: batch.len() == 1 };
-        let answer = async {
-            let database = self.handle.open()?;
-            database.write(size, move |session| write::commit(session, &batch.writes)).await
-        };
-        answer.await.map_err(|e| self.explain(e, "records.commit", None))
+        self.handle.open()?.write(size, move |session| write::commit(session, &batch.writes)).await
     }
 
     async fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Record>> {
         let (name, key) = (table.clone(), key.clone());
-        self.read("records.history", Some(table), move |snapshot| read::history(snapshot, &name, &key)).await
+        self.read(move |snapshot| read::history(snapshot, &name, &key)).await
     }
 
     async fn backup(&self, to: &Path) -> Result<()> {
         let path = to.to_owned();
-        let answer = async {
-            let settings = self.handle.open()?.shared.settings.clone();
-            let copied = tokio::task::spawn_blocking(move || back_up(&settings, &path)).await;
-            copied.map_err(|e| Error::internal(format!("the backup was given up: {e}")).with_source(e))?
-        };
-        answer.await.map_err(|e| self.explain(e, "records.backup", None))
+        let settings = self.handle.open()?.shared.settings.clone();
+        let copied = tokio::task::spawn_blocking(move || back_up(&settings, &path)).await;
+        copied.map_err(|e| Error::internal(format!("the backup was given up: {e}")).with_source(e))?
     }
 
     async fn ping(&self) -> Result<()> {
-        self.read("records.ping", None, |_| Ok(())).await
+        self.read(|_| Ok(())).await
     }
 
     async fn close(&self) -> Result<()> {

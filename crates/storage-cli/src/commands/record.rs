@@ -180,7 +180,7 @@ pub(crate) async fn run(command: RecordCommand, context: &Context) -> Result<(),
 
 /// The schema of a table, or that there is none.
 pub(super) async fn schema_of(records: &RecordStore, table: &TableName) -> Result<Arc<TableSchema>> {
-    records.schema(table).await.context("records.schema", || format!("table `{table}`"))
+    records.schema(table).await
 }
 
 fn missing(table: &TableName, key: &Key) -> Error {

@@ -1,11 +1,10 @@
 //! Second handles, closed handles, broken handles.
 
 use futures::TryStreamExt as _;
-use storage_core::{BlobEntry, ErrorKind, ListOptions};
+use storage_core::{BlobEntry, ListOptions};
 
 use super::fixture::{Fixture, path};
-use crate::check::{refused, refused_as};
-use crate::records::handles::BROKEN;
+use crate::check::{done_or_unavailable, refused_as_broken};
 use crate::{CaseResult, Flavor, Harness};
 
 #[doc(hidden)]
@@ -61,33 +60,22 @@ pub async fn a_closed_handle_fails_cleanly(h: &dyn Harness) -> CaseResult {
     b.put("a", "x").await?;
     b.store.close().await?;
     b.store.close().await?;
-    let closed = |outcome: storage_core::Result<()>| drop(outcome.map_err(|e| refused::<()>(ErrorKind::Unavailable, Err(e))));
-    closed(b.read("a").await.map(drop));
-    closed(b.put("b", "x").await.map(drop));
-    closed(b.all().await.map(drop));
-    closed(b.store.ping().await);
+    done_or_unavailable(b.read("a").await);
+    done_or_unavailable(b.put("b", "x").await);
+    done_or_unavailable(b.all().await);
+    done_or_unavailable(b.store.ping().await);
     assert_eq!(other.get_text(&path("a")).await?, "x");
     Ok(())
 }
 
 /// A place that can't be reached or used gives errors that say so, on opening or on use; nothing panics, nothing hangs.
 pub async fn a_broken_place_gives_errors(h: &dyn Harness) -> CaseResult {
-    let Some(place) = h.broken_place().await? else {
-        crate::skip("the harness knows no broken place");
-        return Ok(());
-    };
-    let backends = match h.open(&place.config).await {
-        Err(error) => {
-            refused_as::<()>(BROKEN, Err(error));
-            return Ok(());
-        }
-        Ok(backends) => backends,
-    };
+    let Some((_place, backends)) = crate::opened::broken(h).await? else { return Ok(()) };
     let store = crate::opened::blobs(&backends);
-    refused_as(BROKEN, store.ping().await);
-    refused_as(BROKEN, store.put(&path("a"), "x").await);
-    refused_as(BROKEN, store.get(&path("a")).await);
-    refused_as(BROKEN, store.head(&path("a")).await);
-    refused_as(BROKEN, store.list(&ListOptions::default()).try_collect::<Vec<BlobEntry>>().await);
+    refused_as_broken(store.ping().await);
+    refused_as_broken(store.put(&path("a"), "x").await);
+    refused_as_broken(store.get(&path("a")).await);
+    refused_as_broken(store.head(&path("a")).await);
+    refused_as_broken(store.list(&ListOptions::default()).try_collect::<Vec<BlobEntry>>().await);
     Ok(())
 }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use storage_core::{ErrorKind, NewMessage, QueueSpec, Receive};
+use storage_core::{NewMessage, QueueSpec, Receive};
 
 use super::fixture::{Fixture, LONG, patient_receive, uncapped};
-use crate::check::{refused, refused_as};
+use crate::check::{done_or_unavailable, refused_as_broken};
 use crate::opened::{Opened, PATIENCE};
-use crate::records::handles::BROKEN;
 use crate::{CaseResult, Flavor, Harness};
 
 #[doc(hidden)]
@@ -66,11 +65,10 @@ pub async fn closing_ends_waiting_receives(h: &dyn Harness) -> CaseResult {
     q.store.close().await?;
     assert!(waiting.await??.is_empty());
     q.store.close().await?;
-    let closed = |outcome: storage_core::Result<()>| drop(outcome.map_err(|e| refused::<()>(ErrorKind::Unavailable, Err(e))));
-    closed(q.send("a").await.map(drop));
-    closed(q.store.receive(&q.name, &Receive::default().wait(Duration::from_millis(50))).await.map(drop));
-    closed(q.store.stats(&q.name).await.map(drop));
-    closed(q.store.ping().await);
+    done_or_unavailable(q.send("a").await);
+    done_or_unavailable(q.store.receive(&q.name, &Receive::default().wait(Duration::from_millis(50))).await);
+    done_or_unavailable(q.store.stats(&q.name).await);
+    done_or_unavailable(q.store.ping().await);
     other.ping().await?;
     other.send(&q.name, NewMessage::new("b")).await?;
     assert!(!other.receive(&q.name, &Receive::default().wait(PATIENCE)).await?.is_empty());
@@ -79,23 +77,13 @@ pub async fn closing_ends_waiting_receives(h: &dyn Harness) -> CaseResult {
 
 /// A place that can't be reached or used gives errors that say so, on opening or on use; nothing panics, nothing hangs.
 pub async fn a_broken_place_gives_errors(h: &dyn Harness) -> CaseResult {
-    let Some(place) = h.broken_place().await? else {
-        crate::skip("the harness knows no broken place");
-        return Ok(());
-    };
-    let backends = match h.open(&place.config).await {
-        Err(error) => {
-            refused_as::<()>(BROKEN, Err(error));
-            return Ok(());
-        }
-        Ok(backends) => backends,
-    };
+    let Some((_place, backends)) = crate::opened::broken(h).await? else { return Ok(()) };
     let (store, q) = (crate::opened::queues(&backends), "q".parse()?);
-    refused_as(BROKEN, store.ping().await);
-    refused_as(BROKEN, store.queues().await);
-    refused_as(BROKEN, store.create_queue(&q, &QueueSpec::default()).await);
-    refused_as(BROKEN, store.send(&q, NewMessage::new("a")).await);
-    refused_as(BROKEN, store.receive(&q, &Receive::default().wait(Duration::from_millis(100))).await);
-    refused_as(BROKEN, store.stats(&q).await);
+    refused_as_broken(store.ping().await);
+    refused_as_broken(store.queues().await);
+    refused_as_broken(store.create_queue(&q, &QueueSpec::default()).await);
+    refused_as_broken(store.send(&q, NewMessage::new("a")).await);
+    refused_as_broken(store.receive(&q, &Receive::default().wait(Duration::from_millis(100))).await);
+    refused_as_broken(store.stats(&q).await);
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Second handles, closed handles, broken handles, backups.
 
 use serde_json::json;
-use storage_core::{Backends, Batch, ErrorKind, Expect, Query, RecordStore, TableSchema, fields};
+use storage_core::{Batch, ErrorKind, Expect, Query, TableSchema, fields};
 
 use super::table::{Table, open_schema};
-use crate::check::{refused, refused_as};
+use crate::check::{done_or_unavailable, refused, refused_as_broken};
 use crate::{CaseResult, Flavor, Harness};
 
 #[doc(hidden)]
@@ -64,11 +64,10 @@ pub async fn a_closed_handle_fails_cleanly(h: &dyn Harness) -> CaseResult {
     t.put("a", json!({})).await?;
     t.store.close().await?;
     t.store.close().await?;
-    let closed = |outcome: storage_core::Result<()>| drop(outcome.map_err(|e| refused::<()>(ErrorKind::Unavailable, Err(e))));
-    closed(t.get("a").await.map(drop));
-    closed(t.put("b", json!({})).await.map(drop));
-    closed(t.store.scan(&t.query()).await.map(drop));
-    closed(t.store.ping().await);
+    done_or_unavailable(t.get("a").await);
+    done_or_unavailable(t.put("b", json!({})).await);
+    done_or_unavailable(t.store.scan(&t.query()).await);
+    done_or_unavailable(t.store.ping().await);
     assert!(other.get(&t.name, "a").await?.is_some());
     other.ping().await?;
     Ok(())
@@ -84,50 +83,27 @@ pub async fn a_store_says_what_it_is(h: &dyn Harness) -> CaseResult {
     assert_eq!(again.backend().info(), info, "one store, one place");
     let elsewhere = crate::opened::Opened::fresh(h).await?;
     assert_ne!(elsewhere.records().backend().info(), info, "two stores, two places");
-    let error = refused(ErrorKind::NotFound, t.store.get(&"nowhere".parse()?, "a").await);
+    let nowhere = "nowhere".parse()?;
+    let error = refused(ErrorKind::NotFound, t.store.get(&nowhere, "a").await);
     assert_eq!(error.backend(), Some(info.to_string().as_str()));
+    assert_eq!((error.operation(), error.subject()), (Some("records.get"), Some("table `nowhere`")));
+    let error = refused(ErrorKind::NotFound, t.store.schema(&nowhere).await);
+    assert_eq!((error.operation(), error.subject()), (Some("records.schema"), Some("table `nowhere`")));
     Ok(())
 }
 
 /// A place that can't be reached or used gives errors that say so, on opening or on use; nothing panics, nothing hangs.
 pub async fn a_broken_place_gives_errors(h: &dyn Harness) -> CaseResult {
-    let Some(place) = h.broken_place().await? else {
-        crate::skip("the harness knows no broken place");
-        return Ok(());
-    };
-    match h.open(&place.config).await {
-        Err(error) => drop(refused_as::<()>(BROKEN, Err(error))),
-        Ok(backends) => {
-            for outcome in use_records(&backends).await? {
-                refused_as(BROKEN, outcome);
-            }
-        }
-    }
+    let Some((_place, backends)) = crate::opened::broken(h).await? else { return Ok(()) };
+    let (store, table) = (crate::opened::records(&backends), "t".parse()?);
+    refused_as_broken(store.ping().await);
+    refused_as_broken(store.create_table(&open_schema().build()?).await);
+    refused_as_broken(store.tables().await);
+    refused_as_broken(store.get(&table, "a").await);
+    refused_as_broken(store.scan(&Query::table("t")?).await);
+    refused_as_broken(store.count(&Query::table("t")?).await);
+    refused_as_broken(store.commit(Batch::new().put(&table, "a", fields(json!({})), Expect::Anything)).await);
     Ok(())
-}
-
-/// How a broken place may fail.
-pub(crate) const BROKEN: &[ErrorKind] = &[
-    ErrorKind::Unavailable,
-    ErrorKind::NotFound,
-    ErrorKind::Unauthorized,
-    ErrorKind::Timeout,
-    ErrorKind::Config,
-    ErrorKind::Corrupt,
-];
-
-async fn use_records(backends: &Backends) -> storage_core::Result<Vec<storage_core::Result<()>>> {
-    let store: RecordStore = crate::opened::records(backends);
-    let table = "t".parse()?;
-    Ok(vec![
-        store.ping().await,
-        store.create_table(&open_schema().build()?).await.map(drop),
-        store.tables().await.map(drop),
-        store.get(&table, "a").await.map(drop),
-        store.scan(&Query::table("t")?).await.map(drop),
-        store.count(&Query::table("t")?).await.map(drop),
-        store.commit(Batch::new().put(&table, "a", fields(json!({})), Expect::Anything)).await.map(drop),
-    ])
 }
 
 /// A backup is a store of its own, as of one moment, made while others write; an existing target is not overwritten.

@@ -22,7 +22,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use storage_core::{
     BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ETag,
-    Error, GetOptions, ListOptions, PutMode, PutOptions, Result,
+    Error, GetOptions, ListOptions, OpenFlag, PutMode, PutOptions, Result,
 };
 
 use self::attributes::Stamp;
@@ -32,7 +32,7 @@ use crate::base::{Base, CONTROL};
 use crate::cached::Found;
 use crate::file::{self, at, create_folders};
 use crate::lock::{Held, LockFile, is_abandoned};
-use crate::store::{Core, Open, blocking};
+use crate::store::{Core, blocking};
 
 const UPLOADS: &str = "_storage/uploads";
 /// Where blobs and what belongs to them are.
@@ -75,7 +75,7 @@ pub(crate) fn clean_up(base: &Base) -> Result<()> {
 #[derive(Debug)]
 pub struct FsBlobs {
     core: Arc<Core>,
-    open: Arc<Open>,
+    open: Arc<OpenFlag>,
     capabilities: BlobCapabilities,
 }
 
@@ -174,12 +174,6 @@ impl FsBlobs {
         Self { core, open: Arc::default(), capabilities }
     }
 
-    fn explain<'a>(&'a self, operation: &'static str, path: &'a BlobPath) -> impl FnOnce(Error) -> Error + 'a {
-        move |error| {
-            error.with_operation(operation).with_subject(format_args!("blob `{path}`")).with_backend(&self.core.base.info)
-        }
-    }
-
     async fn blocking<T: Send + 'static>(&self, act: impl FnOnce(&Arc<Base>) -> Result<T> + Send + 'static) -> Result<T> {
         self.open.check()?;
         let base = Arc::clone(&self.core.base);
@@ -203,54 +197,48 @@ impl BlobBackend for FsBlobs {
     }
 
     async fn create_container(&self) -> Result<bool> {
-        let created = self.blocking(|base| {
+        self.blocking(|base| {
             let folder = base.path(path::BLOBS);
             let _held = lock(base)?;
             let new = !folder.is_dir();
             create_folders(&folder, base.durable).map(|()| new)
-        });
-        created.await.map_err(|e| e.with_operation("blobs.create_container").with_backend(&self.core.base.info))
+        })
+        .await
     }
 
     async fn put(&self, path: &BlobPath, body: BlobBody, options: &PutOptions) -> Result<BlobMeta> {
-        let put = async {
-            self.open.check()?;
-            write::put(self.target(path, options), body).await
-        };
-        put.await.map_err(self.explain("blobs.put", path))
+        self.open.check()?;
+        write::put(self.target(path, options), body).await
     }
 
     async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
-        self.open.check().map_err(self.explain("blobs.get", path))?;
+        self.open.check()?;
         if let Some(read) = read_cached(&self.core.base, path, options) {
             return Ok(read);
         }
         let (wanted, options) = (path.clone(), options.clone());
-        self.blocking(move |base| read(base, &wanted, &options)).await.map_err(self.explain("blobs.get", path))
+        self.blocking(move |base| read(base, &wanted, &options)).await
     }
 
     async fn head(&self, path: &BlobPath) -> Result<BlobMeta> {
         let wanted = path.clone();
-        self.blocking(move |base| open(base, &wanted).map(|(_, meta)| meta)).await.map_err(self.explain("blobs.head", path))
+        self.blocking(move |base| open(base, &wanted).map(|(_, meta)| meta)).await
     }
 
     async fn delete(&self, path: &BlobPath, if_match: Option<&ETag>) -> Result<bool> {
         let (wanted, mark) = (path.clone(), if_match.cloned());
-        let deleted = self.blocking(move |base| write::delete(base, &wanted, mark.as_ref()));
-        deleted.await.map_err(self.explain("blobs.delete", path))
+        self.blocking(move |base| write::delete(base, &wanted, mark.as_ref())).await
     }
 
     async fn copy(&self, from: &BlobPath, to: &BlobPath, mode: &PutMode) -> Result<BlobMeta> {
         let source = from.clone();
-        let opened = self.blocking(move |base| open(base, &source)).await;
-        let (file, meta) = opened.map_err(self.explain("blobs.copy", from))?;
+        let (file, meta) = self.blocking(move |base| open(base, &source)).await?;
         let options = PutOptions { mode: mode.clone(), attributes: meta.attributes };
-        write::put_file(self.target(to, &options), file).await.map_err(self.explain("blobs.copy", to))
+        write::put_file(self.target(to, &options), file).await
     }
 
     fn list(&self, options: &ListOptions) -> BoxStream<'static, Result<BlobEntry>> {
         let (base, open, options) = (Arc::clone(&self.core.base), Arc::clone(&self.open), options.clone());
-        let info = base.info.clone();
         let pages = futures::stream::try_unfold(None::<Walk>, move |walk| {
             let (base, open, options) = (Arc::clone(&base), Arc::clone(&open), options.clone());
             async move {
@@ -267,7 +255,7 @@ impl BlobBackend for FsBlobs {
                 Ok::<_, Error>((!page.is_empty()).then(|| (futures::stream::iter(page).map(Ok), Some(walk))))
             }
         });
-        pages.try_flatten().map_err(move |e: Error| e.with_operation("blobs.list").with_backend(&info)).boxed()
+        pages.try_flatten().boxed()
     }
 
     fn uri(&self, path: &BlobPath) -> String {
@@ -284,11 +272,8 @@ impl BlobBackend for FsBlobs {
     }
 
     async fn ping(&self) -> Result<()> {
-        let ping = async {
-            self.open.check()?;
-            self.core.ping().await
-        };
-        ping.await.map_err(|e| e.with_operation("blobs.ping").with_backend(&self.core.base.info))
+        self.open.check()?;
+        self.core.ping().await
     }
 
     async fn close(&self) -> Result<()> {

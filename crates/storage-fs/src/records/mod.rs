@@ -22,8 +22,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use storage_core::{
-    Atomicity, BackendInfo, Batch, Error, Key, MAX_BATCH, Page, Query, Record, RecordBackend, RecordCapabilities, Result,
-    SchemaChange, TableName, TableSchema, Version, Write,
+    Atomicity, BackendInfo, Batch, Key, MAX_BATCH, OpenFlag, Page, Query, Record, RecordBackend, RecordCapabilities, Result,
+    SchemaChange, TableName, TableSchema, Version,
 };
 
 pub(crate) use alter::discard;
@@ -33,13 +33,13 @@ pub(crate) use write::remove_expired;
 
 use crate::backup::{self, Extent};
 use crate::base::Base;
-use crate::store::{Core, Open};
+use crate::store::Core;
 
 /// The tables of an [`FsStore`](crate::FsStore).
 #[derive(Debug)]
 pub struct FsRecords {
     core: Arc<Core>,
-    open: Open,
+    open: OpenFlag,
     capabilities: RecordCapabilities,
 }
 
@@ -58,17 +58,7 @@ impl FsRecords {
             pushdown: false,
             durable: core.base.durable,
         };
-        Self { core, open: Open::default(), capabilities }
-    }
-
-    fn explain<'a>(&'a self, operation: &'static str, table: Option<&'a TableName>) -> impl FnOnce(Error) -> Error + 'a {
-        move |error| {
-            let error = error.with_operation(operation).with_backend(&self.core.base.info);
-            match table {
-                Some(table) => error.with_subject(format_args!("table `{table}`")),
-                None => error,
-            }
-        }
+        Self { core, open: OpenFlag::default(), capabilities }
     }
 
     /// Reads while nothing changes.
@@ -86,15 +76,6 @@ impl FsRecords {
             })
             .await
     }
-
-    async fn get_keys(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
-        self.open.check()?;
-        if let Some(found) = read::get_cached(&self.core.base, table, keys)? {
-            return Ok(found);
-        }
-        let keys = keys.to_vec();
-        self.read(table, move |base, table| keys.iter().map(|key| read::get(base, table, key)).collect()).await
-    }
 }
 
 #[async_trait]
@@ -108,102 +89,78 @@ impl RecordBackend for FsRecords {
     }
 
     async fn create_table(&self, schema: &TableSchema) -> Result<bool> {
-        let create = async {
-            self.open.check()?;
-            schema.check()?;
-            let wanted = schema.clone();
-            // Nothing stops for a table that is there.
-            if self.core.while_still(move |base, _| alter::is_there(base, &wanted)).await? {
-                return Ok(false);
-            }
-            let wanted = schema.clone();
-            self.core.alone(move |alone| alter::create(alone.base, &wanted)).await
-        };
-        create.await.map_err(self.explain("records.create_table", Some(&schema.name)))
+        self.open.check()?;
+        schema.check()?;
+        let wanted = schema.clone();
+        // Nothing stops for a table that is there.
+        if self.core.while_still(move |base, _| alter::is_there(base, &wanted)).await? {
+            return Ok(false);
+        }
+        let wanted = schema.clone();
+        self.core.alone(move |alone| alter::create(alone.base, &wanted)).await
     }
 
     async fn alter_table(&self, table: &TableName, change: &SchemaChange) -> Result<()> {
-        let alter = async {
-            self.open.check()?;
-            let (table, change) = (table.clone(), change.clone());
-            self.core.alone(move |alone| alter::alter(alone.base, &table, &change)).await
-        };
-        alter.await.map_err(self.explain("records.alter_table", Some(table)))
+        self.open.check()?;
+        let (table, change) = (table.clone(), change.clone());
+        self.core.alone(move |alone| alter::alter(alone.base, &table, &change)).await
     }
 
     async fn drop_table(&self, table: &TableName) -> Result<bool> {
-        let drop = async {
-            self.open.check()?;
-            let table = table.clone();
-            let dropped = self.core.alone(move |alone| alter::drop(alone.base, &table)).await?;
-            self.core.empty_trash().await;
-            Ok(dropped)
-        };
-        drop.await.map_err(self.explain("records.drop_table", Some(table)))
+        self.open.check()?;
+        let table = table.clone();
+        let dropped = self.core.alone(move |alone| alter::drop(alone.base, &table)).await?;
+        self.core.empty_trash().await;
+        Ok(dropped)
     }
 
     async fn tables(&self) -> Result<Vec<TableSchema>> {
-        let tables = async {
-            self.open.check()?;
-            self.core.while_still(|base, _| alter::tables(base)).await
-        };
-        tables.await.map_err(self.explain("records.tables", None))
+        self.open.check()?;
+        self.core.while_still(|base, _| alter::tables(base)).await
     }
 
     async fn get(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
-        self.get_keys(table, keys).await.map_err(self.explain("records.get", Some(table)))
+        self.open.check()?;
+        if let Some(found) = read::get_cached(&self.core.base, table, keys)? {
+            return Ok(found);
+        }
+        let keys = keys.to_vec();
+        self.read(table, move |base, table| keys.iter().map(|key| read::get(base, table, key)).collect()).await
     }
 
     async fn scan(&self, query: &Query) -> Result<Page> {
         let wanted = query.clone();
-        let page = self.read(&query.table, move |base, table| read::scan(base, table, &wanted));
-        page.await.map_err(self.explain("records.scan", Some(&query.table)))
+        self.read(&query.table, move |base, table| read::scan(base, table, &wanted)).await
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
         let wanted = query.clone();
-        let count = self.read(&query.table, move |base, table| read::count(base, table, &wanted));
-        count.await.map_err(self.explain("records.count", Some(&query.table)))
+        self.read(&query.table, move |base, table| read::count(base, table, &wanted)).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<Vec<Version>> {
-        let batch = Arc::new(batch);
-        let commit = async {
-            self.open.check()?;
-            let batch = Arc::clone(&batch);
-            self.core.write(move |group| write::batch(group, &batch)).await
-        };
-        commit.await.map_err(|error| {
-            let failed = error.failed_write().and_then(|index| batch.writes.get(index)).and_then(Write::target);
-            self.explain("records.commit", failed.map(|(table, _)| table))(error)
-        })
+        self.open.check()?;
+        self.core.write(move |group| write::batch(group, &batch)).await
     }
 
     async fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Record>> {
         let wanted = key.clone();
-        let versions = self.read(table, move |base, table| history::read(base, table, &wanted));
-        versions.await.map_err(self.explain("records.history", Some(table)))
+        self.read(table, move |base, table| history::read(base, table, &wanted)).await
     }
 
     async fn backup(&self, to: &Path) -> Result<()> {
-        let backup = async {
-            self.open.check()?;
-            backup::backup(&self.core, to, Extent::Everything).await
-        };
-        backup.await.map_err(self.explain("records.backup", None))
+        self.open.check()?;
+        backup::backup(&self.core, to, Extent::Everything).await
     }
 
     async fn ping(&self) -> Result<()> {
-        let ping = async {
-            self.open.check()?;
-            self.core.ping().await
-        };
-        ping.await.map_err(self.explain("records.ping", None))
+        self.open.check()?;
+        self.core.ping().await
     }
 
     async fn close(&self) -> Result<()> {
         if self.open.close() {
-            self.core.settle().await.map_err(self.explain("records.close", None))?;
+            self.core.settle().await?;
         }
         Ok(())
     }
