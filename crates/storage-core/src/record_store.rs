@@ -382,7 +382,7 @@ impl RecordStore {
     /// See [`count`](Self::count).
     pub async fn sweep(&self, query: &Query) -> Result<u64> {
         let sweep = self.with_schema(&query.table, |schema| async move { self.backend.sweep(&query.canonical(&schema)?).await });
-        sweep.await.context("records.sweep", || table_subject(&query.table))
+        sweep.await.explain(self.info(), "records.sweep", || table_subject(&query.table))
     }
 
     /// The kept versions of a record, newest first, also after it was deleted.

@@ -51,6 +51,10 @@ fn unanswered(error: Error) -> Error {
         Some(wait) => unknown.with_retry_after(wait),
         None => unknown,
     };
+    let unknown = match error.subject() {
+        Some(subject) => unknown.with_subject(subject),
+        None => unknown,
+    };
     unknown.with_source(error)
 }
 

@@ -65,12 +65,11 @@ mod table;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use storage_core::{
-    Atomicity, BackendInfo, Backends, Batch, BlobBackend, BlobPath, Clock, DriverConfig, Error, History, Key, MAX_BATCH, Page,
-    Query, Record, RecordBackend, RecordCapabilities, Result, SchemaChange, TableName, TableSchema, Version, Write,
+    Atomicity, BackendInfo, Backends, Batch, BlobBackend, BlobPath, Clock, DriverConfig, Error, History, Key, MAX_BATCH,
+    OpenFlag, Page, Query, Record, RecordBackend, RecordCapabilities, Result, SchemaChange, TableName, TableSchema, Version,
 };
 
 use self::objects::Objects;
@@ -109,7 +108,7 @@ pub struct BlobRecords {
     objects: Objects,
     tables: Tables,
     clock: Clock,
-    closed: AtomicBool,
+    open: OpenFlag,
 }
 
 impl BlobRecords {
@@ -145,33 +144,7 @@ impl BlobRecords {
         };
         let info = BackendInfo::new(&blobs.info().driver, format!("{}/{}", blobs.info().location, options.prefix));
         let objects = Objects { blobs, root: options.prefix, max_bytes: max_record + AROUND };
-        Ok(Self { info, capabilities, objects, tables: Tables::default(), clock: options.clock, closed: AtomicBool::new(false) })
-    }
-
-    fn check_open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::unavailable("this handle was closed: open another").with_retryable(false));
-        }
-        Ok(())
-    }
-
-    async fn run<T>(
-        &self,
-        operation: &'static str,
-        table: Option<&TableName>,
-        call: impl Future<Output = Result<T>> + Send,
-    ) -> Result<T> {
-        let answer = match self.check_open() {
-            Ok(()) => call.await,
-            Err(error) => Err(error),
-        };
-        answer.map_err(|error| {
-            let error = error.with_operation(operation).with_backend(&self.info);
-            match table {
-                Some(table) => error.with_subject(format_args!("table `{table}`")),
-                None => error,
-            }
-        })
+        Ok(Self { info, capabilities, objects, tables: Tables::default(), clock: options.clock, open: OpenFlag::default() })
     }
 }
 
@@ -222,78 +195,70 @@ impl RecordBackend for BlobRecords {
     }
 
     async fn create_table(&self, schema: &TableSchema) -> Result<bool> {
-        let create = async {
-            schema.check()?;
-            check_offers(schema)?;
-            admin::create(&self.objects, schema).await
-        };
-        self.run("records.create_table", Some(&schema.name), create).await
+        self.open.check()?;
+        schema.check()?;
+        check_offers(schema)?;
+        admin::create(&self.objects, schema).await
     }
 
     async fn alter_table(&self, table: &TableName, change: &SchemaChange) -> Result<()> {
-        let alter = admin::alter(&self.objects, &self.clock, table, change);
-        self.run("records.alter_table", Some(table), alter).await
+        self.open.check()?;
+        admin::alter(&self.objects, &self.clock, table, change).await
     }
 
     async fn drop_table(&self, table: &TableName) -> Result<bool> {
-        self.run("records.drop_table", Some(table), admin::drop(&self.objects, table)).await
+        self.open.check()?;
+        admin::drop(&self.objects, table).await
     }
 
     async fn tables(&self) -> Result<Vec<TableSchema>> {
-        self.run("records.tables", None, admin::tables(&self.objects)).await
+        self.open.check()?;
+        admin::tables(&self.objects).await
     }
 
     async fn get(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
-        self.run("records.get", Some(table), read::get(&self.objects, &self.tables, &self.clock, table, keys)).await
+        self.open.check()?;
+        read::get(&self.objects, &self.tables, &self.clock, table, keys).await
     }
 
     async fn scan(&self, query: &Query) -> Result<Page> {
-        let scan = async {
-            let table = self.tables.load(&self.objects, &query.table).await?;
-            read::scan(&self.objects, &table, &self.clock, query).await
-        };
-        self.run("records.scan", Some(&query.table), scan).await
+        self.open.check()?;
+        let table = self.tables.load(&self.objects, &query.table).await?;
+        read::scan(&self.objects, &table, &self.clock, query).await
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
-        let count = async {
-            let table = self.tables.load(&self.objects, &query.table).await?;
-            read::count(&self.objects, &table, &self.clock, &query.filter).await
-        };
-        self.run("records.count", Some(&query.table), count).await
+        self.open.check()?;
+        let table = self.tables.load(&self.objects, &query.table).await?;
+        read::count(&self.objects, &table, &self.clock, &query.filter).await
     }
 
     async fn sweep(&self, query: &Query) -> Result<u64> {
-        let sweep = async {
-            let table = self.tables.load(&self.objects, &query.table).await?;
-            read::sweep(&self.objects, &table, &self.clock, &query.filter).await
-        };
-        self.run("records.sweep", Some(&query.table), sweep).await
+        self.open.check()?;
+        let table = self.tables.load(&self.objects, &query.table).await?;
+        read::sweep(&self.objects, &table, &self.clock, &query.filter).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<Vec<Version>> {
-        let table = batch.writes.first().and_then(Write::target).map(|(table, _)| table);
-        self.run("records.commit", table, commit::commit(&self.objects, &self.tables, &self.clock, &batch)).await
+        self.open.check()?;
+        commit::commit(&self.objects, &self.tables, &self.clock, &batch).await
     }
 
-    async fn history(&self, table: &TableName, _key: &Key) -> Result<Vec<Record>> {
-        let refused = async { Err(Error::unsupported("records on blobs keep no history: each record is one object")) };
-        self.run("records.history", Some(table), refused).await
+    async fn history(&self, _table: &TableName, _key: &Key) -> Result<Vec<Record>> {
+        Err(Error::unsupported("records on blobs keep no history: each record is one object"))
     }
 
     async fn backup(&self, _to: &Path) -> Result<()> {
-        let refused = async {
-            Err(Error::unsupported("records on blobs are not backed up here: copy the blobs, or use the service's versioning"))
-        };
-        self.run("records.backup", None, refused).await
+        Err(Error::unsupported("records on blobs are not backed up here: copy the blobs, or use the service's versioning"))
     }
 
     async fn ping(&self) -> Result<()> {
-        self.run("records.ping", None, self.objects.blobs.ping()).await
+        self.open.check()?;
+        self.objects.blobs.ping().await
     }
 
     async fn close(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Release);
+        self.open.close();
         Ok(())
     }
 }

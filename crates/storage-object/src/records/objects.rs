@@ -28,13 +28,18 @@ pub(super) struct Object {
     pub(super) etag: ETag,
 }
 
+/// Says of an error which object it is about: closer than the table that the caller knows.
+fn about(path: &BlobPath) -> impl Fn(Error) -> Error + '_ {
+    move |error| error.with_subject(format_args!("blob `{path}`"))
+}
+
 impl Objects {
     pub(super) async fn get(&self, path: &str) -> Result<Option<Object>> {
         let at = self.root.join(path)?;
         let read = match self.blobs.get(&at, &GetOptions::default()).await {
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => return Err(about(&at)(error)),
         };
         if read.meta.size > self.max_bytes {
             return Err(self.corrupt(path, format_args!("it has {} bytes, more than this toolkit writes", read.meta.size)));
@@ -42,7 +47,7 @@ impl Objects {
         let Some(etag) = read.meta.etag.clone() else {
             return Err(Error::internal(format!("blob `{at}` came without the mark that guards its next write")));
         };
-        Ok(Some(Object { bytes: read.bytes().await?, etag }))
+        Ok(Some(Object { bytes: read.bytes().await.map_err(about(&at))?, etag }))
     }
 
     /// Writes an object that takes the place of the state `over`, or of none. `false`: there is another by now.
@@ -59,19 +64,21 @@ impl Objects {
         if self.blobs.capabilities().attributes {
             options = options.content_type("application/json");
         }
-        match self.blobs.put(&self.root.join(path)?, bytes.into(), &options).await {
+        let at = self.root.join(path)?;
+        match self.blobs.put(&at, bytes.into(), &options).await {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::Conflict) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => Err(about(&at)(error)),
         }
     }
 
     /// Removes the state `etag` of an object. `false`: there is another by now, or none.
     pub(super) async fn delete(&self, path: &str, etag: &ETag) -> Result<bool> {
-        match self.blobs.delete(&self.root.join(path)?, Some(etag)).await {
+        let at = self.root.join(path)?;
+        match self.blobs.delete(&at, Some(etag)).await {
             Ok(deleted) => Ok(deleted),
             Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => Err(about(&at)(error)),
         }
     }
 
@@ -80,7 +87,7 @@ impl Objects {
         let names = self.list(folder, None)?;
         let delete = |name: String| async move {
             let path = self.root.join(format!("{folder}/{name}"))?;
-            self.blobs.delete(&path, None).await
+            self.blobs.delete(&path, None).await.map_err(about(&path))
         };
         names.map_ok(delete).try_buffer_unordered(AT_ONCE).try_for_each(|_| async { Ok(()) }).await
     }
