@@ -5,6 +5,7 @@ use std::time::Duration;
 use storage_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::breaker::CircuitBreaker;
 use super::{BreakerState, Call, Policy, Tries};
 use crate::observe::Observer;
 
@@ -76,7 +77,7 @@ impl Policy {
             None => self.turn().await?,
             Some(ends) => timeout_at(ends, self.turn()).await.map_err(|_| no_turn())??,
         };
-        let pass = self.0.breaker.as_ref().map(|breaker| breaker.admit()).transpose()?;
+        let pass = self.0.breaker.as_ref().map(CircuitBreaker::admit).transpose()?;
         let outcome = match ends {
             None => call.await,
             Some(ends) => timeout_at(ends, call).await.unwrap_or_else(|_| Err(past_deadline())),

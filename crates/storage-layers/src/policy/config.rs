@@ -60,7 +60,7 @@ impl PolicyConfig {
 }
 
 fn check_section<T: Settings>(section: &str, settings: Option<&T>) -> Result<(), (String, &'static str)> {
-    let wrong = settings.and_then(|settings| settings.wrong_key());
+    let wrong = settings.and_then(Settings::wrong_key);
     wrong.map_or(Ok(()), |key| Err((format!("{section}.{key}"), T::help(key))))
 }
 
