@@ -36,7 +36,7 @@ pub(crate) fn table() -> TableName {
 }
 
 /// With a table `t` that has the record 1.
-pub async fn records(policy: PolicyBuilder) -> World<MemoryRecords> {
+pub(crate) async fn records(policy: PolicyBuilder) -> World<MemoryRecords> {
     let records = MemoryStore::new().records();
     records.create_table(&TableSchema::builder("t").key_of("id", KeyType::Integer).build().unwrap()).await.unwrap();
     records.commit(put(1, Expect::Anything)).await.unwrap();
@@ -48,7 +48,7 @@ pub(crate) fn put(key: i64, expect: Expect) -> Batch {
 }
 
 /// With a queue `q`.
-pub async fn queue(policy: PolicyBuilder, spec: QueueSpec) -> World<MemoryQueue> {
+pub(crate) async fn queue(policy: PolicyBuilder, spec: QueueSpec) -> World<MemoryQueue> {
     use storage_core::QueueBackend as _;
     let queue = MemoryStore::new().queue();
     queue.create_queue(&"q".parse().unwrap(), &spec).await.unwrap();
