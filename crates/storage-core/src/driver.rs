@@ -137,6 +137,12 @@ pub trait Driver: Debug + Send + Sync + 'static {
     /// The options that it understands.
     fn options(&self) -> &'static [OptionSpec];
 
+    /// True where calls to what `config` names go over a network: configuration then guards them with timeouts and retries unless it is told otherwise.
+    fn is_remote(&self, config: &DriverConfig) -> bool {
+        let _ = config;
+        false
+    }
+
     /// Opens the store.
     async fn open(&self, config: &DriverConfig) -> Result<Backends>;
 

@@ -21,6 +21,6 @@ mod registry;
 mod storage;
 mod tasks;
 
-pub use config::{BackendConfig, Component, Config, ConfigFile, EnvLayer, PlatformLayout, Versioning};
+pub use config::{BackendConfig, Component, Config, ConfigFile, EnvLayer, PlatformLayout, PolicySettings, Versioning};
 pub use registry::Registry;
 pub use storage::{Storage, StorageBuilder};

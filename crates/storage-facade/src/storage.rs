@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use figment::Provider;
 use storage_core::{BackendInfo, Backends, BlobStore, Clock, Driver, Error, QueueStore, RecordStore, Result, Surfaces};
+use storage_layers::guarded::guard;
+use storage_layers::policy::{Policy, PolicyBuilder, PolicyConfig};
 use tokio::sync::Mutex;
 
 use crate::config::{BackendConfig, Component, Config, ConfigFile, EnvLayer, Layers, PlatformLayout, read};
@@ -32,8 +34,45 @@ struct Inner {
     plan: BTreeMap<Component, Planned>,
     config: Config,
     clock: Clock,
-    opened: Mutex<Vec<(BackendConfig, Backends)>>,
+    opened: Mutex<Vec<Opened>>,
+    /// Tell of every call, if they are to.
+    observed: bool,
     tasks: TaskStores,
+}
+
+/// A backend that is open.
+#[derive(Debug)]
+struct Opened {
+    config: BackendConfig,
+    is_remote: bool,
+    backends: Backends,
+    /// Components with equal settings share breaker, limits and retry budget.
+    policies: Vec<(PolicyConfig, Policy)>,
+    guarded: BTreeMap<Component, Backends>,
+}
+
+impl Opened {
+    /// The backends as a component uses them: behind its policy, observed as itself.
+    fn guarded(&mut self, component: Component, config: &BackendConfig, observed: bool) -> Result<Backends> {
+        if let Some(guarded) = self.guarded.get(&component) {
+            return Ok(guarded.clone());
+        }
+        let settings = config.policy.resolve(self.is_remote, config.timeout);
+        let policy = match self.policies.iter().find(|(there, _)| *there == settings) {
+            Some((_, policy)) => policy.clone(),
+            None => {
+                let policy = PolicyBuilder::from(settings.clone()).name(component.key()).build()?;
+                self.policies.push((settings, policy.clone()));
+                policy
+            }
+        };
+        let guarded = match policy.is_none() && !observed {
+            true => self.backends.clone(),
+            false => guard(self.backends.clone(), &policy, observed.then(|| component.key())),
+        };
+        self.guarded.insert(component, guarded.clone());
+        Ok(guarded)
+    }
 }
 
 /// What a component will use.
@@ -54,6 +93,7 @@ pub struct StorageBuilder {
     registry: Registry,
     clock: Clock,
     code_name: String,
+    observed: bool,
 }
 
 struct Layered(Box<dyn Provider + Send + Sync>);
@@ -75,6 +115,7 @@ impl Default for StorageBuilder {
             registry: Registry::default(),
             clock: Clock::system(),
             code_name: "the program".into(),
+            observed: false,
         }
     }
 }
@@ -156,6 +197,14 @@ impl StorageBuilder {
         self
     }
 
+    /// Tells of every call: a `tracing` span of level debug, and, with the cargo feature `metrics`, counts, latencies and bytes (see
+    /// [`storage_layers::observe`]).
+    #[must_use]
+    pub fn observed(mut self) -> Self {
+        self.observed = true;
+        self
+    }
+
     /// Reads and checks the configuration; opens nothing.
     ///
     /// # Errors
@@ -209,7 +258,14 @@ impl StorageBuilder {
         let config = self.config()?;
         let plan = plan(&config, &self.registry)?;
         Ok(Storage {
-            inner: Arc::new(Inner { plan, config, clock: self.clock, opened: Mutex::default(), tasks: TaskStores::default() }),
+            inner: Arc::new(Inner {
+                plan,
+                config,
+                clock: self.clock,
+                opened: Mutex::default(),
+                observed: self.observed,
+                tasks: TaskStores::default(),
+            }),
         })
     }
 }
@@ -314,7 +370,8 @@ impl Storage {
         let planned = self.planned(component)?;
         let mut opened = self.inner.opened.lock().await;
         let address = |c: &BackendConfig| (c.url.clone(), c.driver.clone());
-        for (config, backends) in opened.iter() {
+        for there in opened.iter_mut() {
+            let config = &there.config;
             if address(config) != address(&planned.config) {
                 continue;
             }
@@ -326,7 +383,7 @@ impl Storage {
                     planned.config.source, config.source
                 )));
             }
-            return Ok(backends.clone());
+            return there.guarded(component, &planned.config, self.inner.observed);
         }
         let mut driver_config = planned.config.driver_config();
         driver_config.clock = self.inner.clock.clone();
@@ -335,8 +392,12 @@ impl Storage {
                 .with_subject(format!("`{component}` (set by {})", planned.config.source))
                 .with_backend(planned.driver.name())
         })?;
-        opened.push((planned.config.clone(), backends.clone()));
-        Ok(backends)
+        let is_remote = planned.driver.is_remote(&driver_config);
+        let config = planned.config.clone();
+        let mut there = Opened { config, is_remote, backends, policies: Vec::new(), guarded: BTreeMap::new() };
+        let guarded = there.guarded(component, &planned.config, self.inner.observed);
+        opened.push(there);
+        guarded
     }
 
     /// The store of records that a component uses.
@@ -395,7 +456,7 @@ impl Storage {
     /// The first backend's that can't; the others are closed all the same.
     pub async fn close(&self) -> Result<()> {
         let mut outcome = Ok(());
-        for (_, backends) in self.inner.opened.lock().await.drain(..) {
+        for Opened { backends, .. } in self.inner.opened.lock().await.drain(..) {
             let mut closed = Vec::new();
             if let Some(queue) = backends.queue {
                 closed.push(queue.close().await);

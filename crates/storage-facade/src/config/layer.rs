@@ -7,7 +7,7 @@ use storage_core::{Error, Result, nearest};
 use super::Component;
 
 /// Keys of a component, with the names that are accepted for them.
-const BACKEND_KEYS: [(&str, &[&str]); 8] = [
+const BACKEND_KEYS: [(&str, &[&str]); 14] = [
     ("type", &["backend_type"]),
     ("url", &[]),
     ("options", &["config"]),
@@ -16,13 +16,18 @@ const BACKEND_KEYS: [(&str, &[&str]); 8] = [
     ("auto_create", &[]),
     ("backup", &[]),
     ("versioning", &[]),
+    ("timeouts", &[]),
+    ("deadline", &[]),
+    ("retry", &[]),
+    ("breaker", &[]),
+    ("rate_limit", &[]),
+    ("concurrency", &[]),
 ];
 
 /// Keys that DESIGN names for components of later releases: a clear word instead of "unknown".
-const NOT_YET: [(&str, &str); 3] = [
+const NOT_YET: [(&str, &str); 2] = [
     ("cache", "caches come with `storage-cache`, which this version does not have: leave it out until then"),
     ("datasets", "datasets come with `storage-dataset`, which this version does not have: leave it out until then"),
-    ("retry", "retries come with `storage-layers`, which this version does not have: leave it out until then"),
 ];
 
 /// A provider's data with canonical keys.

@@ -4,6 +4,7 @@ mod env;
 mod file;
 mod layer;
 mod platform;
+mod policy;
 mod read;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ pub use self::env::EnvLayer;
 pub use self::file::ConfigFile;
 pub(crate) use self::layer::Layers;
 pub use self::platform::PlatformLayout;
+pub use self::policy::{Part, PolicySettings};
 pub(crate) use self::read::read;
 
 /// A part of the toolkit that is configured on its own.
@@ -88,6 +90,8 @@ pub struct BackendConfig {
     pub auto_create: bool,
     /// How many versions of each task's row are kept: none, so many, or all.
     pub versioning: Versioning,
+    /// How calls are guarded.
+    pub policy: PolicySettings,
     /// Where it was set, for messages: a file, environment variables, the program.
     pub source: String,
 }
@@ -102,6 +106,7 @@ impl Default for BackendConfig {
             timeout: None,
             auto_create: true,
             versioning: Versioning::Off,
+            policy: PolicySettings::default(),
             source: "the defaults".into(),
         }
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use figment::Figment;
 use figment::value::{Dict, Value};
 use storage_core::{DriverConfig, Error, Result};
+use storage_layers::policy::Settings;
 
 use super::layer::source_of;
-use super::{BackendConfig, Component, Config, Versioning};
+use super::{BackendConfig, Component, Config, Part, Versioning};
 
 /// The longest timeout.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -118,9 +119,36 @@ impl Reader<'_> {
                     return Err(fail("and the option `backups` are the same: set one"));
                 }
             }
+            "deadline" => {
+                backend.policy.deadline =
+                    Some(duration(value).ok_or_else(|| fail("is a time like \"1m\" (or seconds), up to 1h"))?);
+            }
+            "timeouts" => backend.policy.timeouts = Some(self.part(component, key, value)?),
+            "retry" => backend.policy.retry = Some(self.part(component, key, value)?),
+            "breaker" => backend.policy.breaker = Some(self.part(component, key, value)?),
+            "rate_limit" => backend.policy.rate_limit = Some(self.part(component, key, value)?),
+            "concurrency" => backend.policy.concurrency = Some(self.part(component, key, value)?),
             _ => return Err(fail("is not a key")),
         }
         Ok(())
+    }
+}
+
+impl Reader<'_> {
+    /// A part of a policy: `true`, `false`, or a table.
+    fn part<T: Settings>(&self, component: &str, key: &str, value: &Value) -> Result<Part<T>> {
+        if let Some(on) = value.to_bool() {
+            return Ok(on.then(T::default));
+        }
+        let Some(dict) = value.as_dict() else {
+            return Err(self.fail(component, key, value, "is true, false, or a table"));
+        };
+        let settings = T::read(&json(dict)?).map_err(|(wrong, what)| {
+            let value = dict.get(&wrong).unwrap_or(deepest(value));
+            let key = if wrong.is_empty() { key.to_owned() } else { format!("{key}.{wrong}") };
+            self.fail(component, &key, value, &what)
+        })?;
+        Ok(Some(settings))
     }
 }
 
