@@ -64,7 +64,8 @@ Usage: cargo xtask ci
 The last line reads `N passed, N failed`: test cases, and one for each of the other steps.";
 
 const MATRIX: &str = "\
-Runs the conformance suites alone and prints backend by suite.
+Runs the conformance suites alone, prints backend by suite, and writes what the backends declared into docs/capabilities.md.
+The column of a backend that can't run here, or failed, stays as it is. `cargo xtask test` and `ci` compare, and write nothing.
 
 Usage: cargo xtask matrix [--backend NAME]";
 

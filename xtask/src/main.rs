@@ -8,6 +8,7 @@
 
 mod args;
 mod bench;
+mod capabilities;
 mod ci;
 mod docs;
 mod help;

@@ -1,4 +1,4 @@
-//! `cargo xtask matrix`: the conformance suites alone, backend by suite.
+//! `cargo xtask matrix`: the conformance suites alone, backend by suite, and what the backends declare as `docs/capabilities.md`.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,9 @@ use crate::report::{COMPONENTS, Case, Tally, details, group};
 use crate::runner::Session;
 use crate::table::{Align, Table};
 use crate::workspace::Workspace;
-use crate::{Failure, Result, plan};
+use crate::{Failure, Result, capabilities, plan};
 
-/// Runs the suites and prints the matrix. The caller prints the tally.
+/// Runs the suites, prints the matrix and writes the page of capabilities. The caller prints the tally.
 ///
 /// # Errors
 ///
@@ -24,7 +24,9 @@ pub(crate) fn run(workspace: &Workspace, backend: Option<&str>) -> Result<Tally>
         return Err(Failure::Failed("no crate has conformance suites (tests/conformance.rs)".to_owned()));
     }
     println!("\n{}{}\n", matrix(&cases), details(&cases));
-    // docs/capabilities.md is written from here, once backends report what they declare beside what passed.
+    if capabilities::write(workspace, &session.declared(&cases)?)? {
+        println!("docs/capabilities.md is written anew: see what changed, and commit it.\n");
+    }
     Ok(Tally::of(&cases))
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::plan::{SOAK, Selection};
 use crate::report::{Binary, Case, Kind, Outcome};
 use crate::workspace::Workspace;
-use crate::{Result, doing, libtest, nextest, process, provision, skips};
+use crate::{Result, capabilities, doing, libtest, nextest, process, provision, skips};
 
 /// What all test programs of one run share.
 #[derive(Debug)]
@@ -16,22 +16,27 @@ pub(crate) struct Session<'a> {
     pub(crate) workspace: &'a Workspace,
     environment: Vec<(&'static str, OsString)>,
     skip_log: PathBuf,
+    capability_log: PathBuf,
     nextest: bool,
 }
 
 impl<'a> Session<'a> {
-    /// Creates an empty log of skips and looks which runner there is.
+    /// Creates empty logs of skips and capabilities, and looks which runner there is.
     ///
     /// # Errors
     ///
-    /// When the log can't be created.
+    /// When the logs can't be created.
     pub(crate) fn new(workspace: &'a Workspace) -> Result<Self> {
         let folder = workspace.target.join("xtask");
         doing(std::fs::create_dir_all(&folder), || format!("cannot create {}", folder.display()))?;
         // The process id keeps two runs that share a target folder apart.
         let skip_log = folder.join(format!("skips-{}.tsv", std::process::id()));
-        doing(std::fs::write(&skip_log, ""), || format!("cannot write {}", skip_log.display()))?;
-        let mut session = Self { workspace, environment: Vec::new(), skip_log, nextest: false };
+        let capability_log = folder.join(format!("capabilities-{}.jsonl", std::process::id()));
+        for log in [&skip_log, &capability_log] {
+            doing(std::fs::write(log, ""), || format!("cannot write {}", log.display()))?;
+        }
+        let mut session = Self { workspace, environment: Vec::new(), skip_log, capability_log, nextest: false };
+        session.set(capabilities::VARIABLE, session.capability_log.clone().into());
         session.set(skips::VARIABLE, session.skip_log.clone().into());
         session.set("PATH", provision::search_path(workspace));
         let mut version = session.cargo();
@@ -81,12 +86,24 @@ impl<'a> Session<'a> {
         skips::apply(cases, skips::parse(&String::from_utf8_lossy(&log)));
         Ok(())
     }
+
+    /// What the backends declared in these cases.
+    ///
+    /// # Errors
+    ///
+    /// When the log can't be read.
+    pub(crate) fn declared(&self, cases: &[Case]) -> Result<capabilities::Measured> {
+        let log = std::fs::read_to_string(&self.capability_log);
+        let log = doing(log, || format!("cannot read the log of capabilities {}", self.capability_log.display()))?;
+        capabilities::measured(self.workspace, &log, cases)
+    }
 }
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         // If it stays, nothing reads it: the next run has a log of its own.
         _ = std::fs::remove_file(&self.skip_log);
+        _ = std::fs::remove_file(&self.capability_log);
     }
 }
 

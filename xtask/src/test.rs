@@ -1,10 +1,11 @@
 //! `cargo xtask test`.
 
 use crate::args::TestOptions;
+use crate::plan::Selection;
 use crate::report::{Case, Tally, render};
-use crate::runner::{NOT_COMPILED, Session};
+use crate::runner::{NOT_COMPILED, Session, failed_run};
 use crate::workspace::Workspace;
-use crate::{Failure, Result, plan, provision};
+use crate::{Failure, Result, capabilities, plan, provision};
 
 /// Runs the tests and prints the table. The caller prints the tally, which is the last line.
 ///
@@ -33,6 +34,12 @@ pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<Tally>
         cases.extend(session.run_docs(&packages)?);
     }
     session.apply_skips(&mut cases)?;
+    if !capabilities::holds(workspace, &session.declared(&cases)?)? {
+        cases.push(failed_run(
+            &Selection::default(),
+            "docs/capabilities.md is not what backends declare: run `cargo xtask matrix`",
+        ));
+    }
     summarise(&cases, options.all)
 }
 

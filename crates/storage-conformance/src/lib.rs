@@ -28,6 +28,7 @@
 
 pub mod blobs;
 mod check;
+mod declared;
 mod harness;
 pub mod model;
 mod names;

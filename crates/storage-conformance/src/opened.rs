@@ -42,6 +42,7 @@ impl<'h> Opened<'h> {
         let mut place = harness.place().await?;
         place.config.clock = clock.clone();
         let backends = harness.open(&place.config).await?;
+        crate::declared::note(&backends);
         let started = (clock.now(), Instant::now());
         Ok(Self { harness, backends, clock, started, place })
     }
