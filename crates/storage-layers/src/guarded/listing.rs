@@ -2,7 +2,7 @@
 
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
-use storage_core::{BlobBackend, BlobEntry, BlobPath, Error, ListOptions, Result};
+use storage_core::{BlobBackend, BlobEntry, Error, ListOptions, Result};
 use tokio::time::timeout;
 
 use super::Guarded;
@@ -42,8 +42,6 @@ impl<B: BlobBackend + ?Sized> Listing<B> {
     async fn next(&mut self) -> Result<Option<BlobEntry>> {
         loop {
             match self.entry().await {
-                // Around a prefix, opening again shows once more what was there already.
-                Ok(Some(entry)) if self.last.as_ref().is_some_and(|last| entry.sort_key() <= *last) => {}
                 Ok(Some(entry)) => {
                     if self.guarded.policy.retries() {
                         self.last = Some(entry.sort_key());
@@ -76,7 +74,7 @@ impl<B: BlobBackend + ?Sized> Listing<B> {
     async fn open(&mut self) -> Result<Option<BlobEntry>> {
         let mut options = self.options.clone();
         if let Some(last) = &self.last {
-            options.start_after = Some(BlobPath::new(last.trim_end_matches('/'))?);
+            options.start_after = Some(last.clone());
         }
         let mut entries = self.guarded.inner.list(&options);
         let Guarded { policy, observer, .. } = &self.guarded;

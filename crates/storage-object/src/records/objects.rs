@@ -96,7 +96,11 @@ impl Objects {
     pub(super) fn list(&self, folder: &str, after: Option<&str>) -> Result<BoxStream<'static, Result<String>>> {
         let below = self.root.join(folder)?;
         let start_after = after.map(|after| below.join(after)).transpose()?;
-        let listed = self.blobs.list(&ListOptions { prefix: Some(below.clone()), one_level: false, start_after: start_after.map(String::from) });
+        let listed = self.blobs.list(&ListOptions {
+            prefix: Some(below.clone()),
+            one_level: false,
+            start_after: start_after.map(String::from),
+        });
         let named = move |entry| match entry {
             BlobEntry::Blob(meta) => meta.path.below(&below).map(String::from),
             BlobEntry::Prefix(_) => None,
