@@ -1,0 +1,33 @@
+//! The definition of the traits, through every transform and through stacks of them: a transform must not change what the suite sees.
+
+use std::sync::Arc;
+
+use storage_layers::transform::encryption::{Algorithm, EncryptedBlobs, EncryptionOptions, Key, Keyring, PlainBlobs};
+
+use crate::support::{Wrap, on_fs, on_memory};
+
+macro_rules! conforms {
+    ($($name:ident: $harness:expr;)*) => {
+        $(mod $name {
+            use super::*;
+            storage_conformance::test_blobs!($harness);
+        })*
+    };
+}
+
+fn keys() -> Keyring {
+    Keyring::new(Key::new([7; 32]))
+}
+
+const ENCRYPTED: Wrap = |inner| Arc::new(EncryptedBlobs::new(inner, keys(), EncryptionOptions::default()));
+const ENCRYPTED_BESIDE_PLAIN: Wrap = |inner| {
+    let options = EncryptionOptions { algorithm: Algorithm::ChaCha20Poly1305, plain: PlainBlobs::Allow };
+    Arc::new(EncryptedBlobs::new(inner, keys(), options))
+};
+
+conforms! {
+    encrypted_on_memory: on_memory(ENCRYPTED);
+    encrypted_on_fs: on_fs(ENCRYPTED);
+    encrypted_beside_plain_on_memory: on_memory(ENCRYPTED_BESIDE_PLAIN);
+    encrypted_beside_plain_on_fs: on_fs(ENCRYPTED_BESIDE_PLAIN);
+}

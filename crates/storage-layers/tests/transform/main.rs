@@ -1,0 +1,7 @@
+//! Transforms of blobs: against the definition of the traits, and each against what it promises itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod conformance;
+mod encryption;
+mod support;
