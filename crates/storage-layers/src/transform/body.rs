@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::StreamExt as _;
-use storage_core::{BlobBody, ByteStream, Error, Result};
+use storage_core::{BlobBody, BlobRead, ByteStream, Error, Result};
 
 /// What is to be put: its bytes, and how many there are where that is known beforehand.
 pub(super) struct Plain {
@@ -88,18 +88,37 @@ impl Piece {
 pub(super) struct Incoming {
     stream: ByteStream,
     piece: Piece,
+    /// How many bytes of what was promised have not come yet.
+    missing: u64,
 }
 
 impl Incoming {
     pub(super) fn new(stream: ByteStream) -> Self {
-        Self { stream, piece: Piece::Shared(Bytes::new()) }
+        Self { stream, piece: Piece::Shared(Bytes::new()), missing: 0 }
+    }
+
+    /// The bytes of a read.
+    pub(super) fn of(read: BlobRead) -> Self {
+        let missing = read.range.end - read.range.start;
+        Self { missing, ..Self::new(read.into_stream()) }
+    }
+
+    /// Why there are no more bytes where there should be: they were lost on the way, or are not stored.
+    pub(super) fn ended(&self) -> Error {
+        if self.missing > 0 {
+            return Error::unavailable(format!("the blob ended {} bytes early: read it again", self.missing));
+        }
+        Error::corrupt("the stored blob is shorter than it says: restore it")
     }
 
     /// Waits until there is a byte. `false`: there are no more.
     pub(super) async fn fill(&mut self) -> Result<bool> {
         while self.piece.len() == 0 {
             match self.stream.next().await.transpose()? {
-                Some(piece) => self.piece = piece.try_into_mut().map_or_else(Piece::Shared, Piece::Own),
+                Some(piece) => {
+                    self.missing = self.missing.saturating_sub(piece.len() as u64);
+                    self.piece = piece.try_into_mut().map_or_else(Piece::Shared, Piece::Own);
+                }
                 None => return Ok(false),
             }
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use storage_layers::transform::compression::{CompressedBlobs, CompressionOptions};
 use storage_layers::transform::encryption::{Algorithm, EncryptedBlobs, EncryptionOptions, Key, Keyring, PlainBlobs};
 
 use crate::support::{Wrap, on_fs, on_memory};
@@ -24,8 +25,14 @@ const ENCRYPTED_BESIDE_PLAIN: Wrap = |inner| {
     let options = EncryptionOptions { algorithm: Algorithm::ChaCha20Poly1305, plain: PlainBlobs::Allow };
     Arc::new(EncryptedBlobs::new(inner, keys(), options))
 };
+const COMPRESSED: Wrap = |inner| Arc::new(CompressedBlobs::new(inner, CompressionOptions::default()).unwrap());
+const COMPRESSED_AND_ENCRYPTED: Wrap = |inner| COMPRESSED(ENCRYPTED(inner));
 
 conforms! {
+    compressed_on_memory: on_memory(COMPRESSED);
+    compressed_on_fs: on_fs(COMPRESSED);
+    compressed_and_encrypted_on_memory: on_memory(COMPRESSED_AND_ENCRYPTED);
+    compressed_and_encrypted_on_fs: on_fs(COMPRESSED_AND_ENCRYPTED);
     encrypted_on_memory: on_memory(ENCRYPTED);
     encrypted_on_fs: on_fs(ENCRYPTED);
     encrypted_beside_plain_on_memory: on_memory(ENCRYPTED_BESIDE_PLAIN);

@@ -269,10 +269,10 @@ async fn blobs_of_another_implementation_are_read() -> Result<()> {
     let inner = memory().await;
     let blobs = BlobStore::new(encrypted(
         &inner,
-        Keyring::new(Key::new(std::array::from_fn(|n| n as u8)).with_id("test-1")?),
+        Keyring::new(Key::new(std::array::from_fn(|n| u8::try_from(n).unwrap())).with_id("test-1")?),
         PlainBlobs::Refuse,
     ));
-    let content: Vec<u8> = (0..CHUNK + 100).map(|n| (n % 251) as u8).collect();
+    let content: Vec<u8> = (0..CHUNK + 100).map(|n| u8::try_from(n % 251).unwrap()).collect();
     for (at, file) in [("dir/a.bin", &include_bytes!("../data/aes.bin")[..]), ("dir/b.bin", include_bytes!("../data/chacha.bin"))]
     {
         store(&inner).put(&path(at), file).await?;

@@ -197,7 +197,7 @@ impl Opening {
         self.out.reserve(len);
         while self.out.len() < len {
             let some = self.source.some(len - self.out.len()).await?;
-            let some = some.ok_or_else(|| Error::unavailable("the encrypted blob ended before its size: read it again"))?;
+            let some = some.ok_or_else(|| self.source.ended())?;
             self.out.extend_from_slice(&some);
         }
         Ok(self.out.split())

@@ -185,7 +185,7 @@ impl Core {
         let asked = GetOptions { range: first.clone(), if_match: options.if_match.clone() };
         let read = self.inner.get(path, &asked).await?;
         let stored = read.meta.clone();
-        let mut source = Incoming::new(read.into_stream());
+        let mut source = Incoming::of(read);
         let header = source.up_to(HEADER).await?;
         if self.options.plain == PlainBlobs::Allow && !Header::is_at_start_of(&header) {
             return self.get_plain(path, options, stored, source.into_stream(header)).await;
@@ -202,7 +202,7 @@ impl Core {
             let again =
                 GetOptions::default().range(chunk_start(chunks.start)..chunk_start(chunks.end)).if_match(meta.etag.clone());
             match self.inner.get(path, &again).await {
-                Ok(read) if is_same(&read.meta, &meta) => source = Incoming::new(read.into_stream()),
+                Ok(read) if is_same(&read.meta, &meta) => source = Incoming::of(read),
                 Ok(_) => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Conflict && options.if_match.is_none() => return Ok(None),
                 Err(error) => return Err(error),
@@ -246,7 +246,7 @@ impl Core {
     async fn look(&self, path: &BlobPath) -> Result<(BlobMeta, Option<Header>)> {
         let read = self.inner.get(path, &GetOptions { range: Some(header_only()), if_match: None }).await?;
         let meta = read.meta.clone();
-        let bytes: Bytes = Incoming::new(read.into_stream()).up_to(HEADER).await?;
+        let bytes: Bytes = Incoming::of(read).up_to(HEADER).await?;
         if self.options.plain == PlainBlobs::Allow && !Header::is_at_start_of(&bytes) {
             return Ok((meta, None));
         }
