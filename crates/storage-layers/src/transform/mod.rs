@@ -5,5 +5,11 @@ mod body;
 pub mod compression;
 #[cfg(feature = "encryption")]
 pub mod encryption;
+pub mod mirror;
 mod peek;
+mod prefix;
+mod read_only;
 mod wrap;
+
+pub use prefix::PrefixedBlobs;
+pub use read_only::ReadOnlyBlobs;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use storage_layers::transform::compression::{CompressedBlobs, CompressionOptions};
 use storage_layers::transform::encryption::{Algorithm, EncryptedBlobs, EncryptionOptions, Key, Keyring, PlainBlobs};
 
-use crate::support::{Wrap, on_fs, on_memory};
+use storage_layers::transform::PrefixedBlobs;
+use storage_layers::transform::mirror::Require;
+
+use crate::support::{Wrap, mirrored, on_fs, on_memory};
 
 macro_rules! conforms {
     ($($name:ident: $harness:expr;)*) => {
@@ -27,8 +30,13 @@ const ENCRYPTED_BESIDE_PLAIN: Wrap = |inner| {
 };
 const COMPRESSED: Wrap = |inner| Arc::new(CompressedBlobs::new(inner, CompressionOptions::default()).unwrap());
 const COMPRESSED_AND_ENCRYPTED: Wrap = |inner| COMPRESSED(ENCRYPTED(inner));
+const PREFIXED: Wrap = |inner| Arc::new(PrefixedBlobs::new(inner, "p/q".parse().unwrap()));
 
 conforms! {
+    prefixed_on_memory: on_memory(PREFIXED);
+    prefixed_on_fs: on_fs(PREFIXED);
+    mirrored_on_memory: mirrored(on_memory, Require::All);
+    mirrored_on_fs: mirrored(on_fs, Require::Primary);
     compressed_on_memory: on_memory(COMPRESSED);
     compressed_on_fs: on_fs(COMPRESSED);
     compressed_and_encrypted_on_memory: on_memory(COMPRESSED_AND_ENCRYPTED);

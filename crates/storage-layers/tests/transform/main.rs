@@ -5,4 +5,6 @@
 mod compression;
 mod conformance;
 mod encryption;
+mod mirror;
+mod read_only;
 mod support;

@@ -1,5 +1,6 @@
 //! Backends to stand behind transforms, and short words.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +13,9 @@ use storage_core::{
     Driver as _, DriverConfig, ETag, Error, ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result,
 };
 use storage_fs::FsDriver;
+use storage_layers::transform::mirror::{Mirror, Require};
 use storage_memory::MemoryDriver;
+use tokio::sync::Mutex;
 
 /// Puts a transform in front of a backend; called once for each handle.
 pub(crate) type Wrap = fn(Arc<dyn BlobBackend>) -> Arc<dyn BlobBackend>;
@@ -67,9 +70,55 @@ pub(crate) fn on_fs(wrap: Wrap) -> impl Harness {
     Layered { inner: DriverHarness::new(FsDriver, place).manual_clock().broken(broken), wrap }
 }
 
+/// A mirror of two stores of one kind.
+pub(crate) struct Mirrored<H> {
+    primary: H,
+    require: Require,
+    seconds: Mutex<HashMap<String, Place>>,
+}
+
+#[async_trait]
+impl<H: Harness> Harness for Mirrored<H> {
+    async fn place(&self) -> Result<Place> {
+        let (place, second) = (self.primary.place().await?, self.primary.place().await?);
+        self.seconds.lock().await.insert(place.config.url.clone().unwrap(), second);
+        Ok(place)
+    }
+
+    async fn open(&self, config: &DriverConfig) -> Result<Backends> {
+        let primary = self.primary.open(config).await?;
+        let seconds = self.seconds.lock().await;
+        let Some(second) = seconds.get(config.url.as_deref().unwrap()) else { return Ok(primary) };
+        let second = self.primary.open(&DriverConfig { clock: config.clock.clone(), ..second.config.clone() }).await?;
+        let mirror = Mirror::new(primary.blobs.clone().unwrap(), vec![second.blobs.unwrap()], self.require)?;
+        Ok(Backends { blobs: Some(Arc::new(mirror)), ..primary })
+    }
+
+    fn takes_manual_clock(&self) -> bool {
+        self.primary.takes_manual_clock()
+    }
+
+    fn survives_close(&self) -> bool {
+        self.primary.survives_close()
+    }
+
+    async fn broken_place(&self) -> Result<Option<Place>> {
+        self.primary.broken_place().await
+    }
+}
+
+pub(crate) fn mirrored<H: Harness>(on: fn(Wrap) -> H, require: Require) -> impl Harness {
+    Mirrored { primary: on(|inner| inner), require, seconds: Mutex::default() }
+}
+
 /// The blobs of a fresh store in memory.
 pub(crate) async fn memory() -> Arc<dyn BlobBackend> {
     MemoryDriver.open(&DriverConfig::from_url("memory:")).await.unwrap().blobs.unwrap()
+}
+
+/// Another handle on the blobs of the store of this name.
+pub(crate) async fn named(name: &str) -> Arc<dyn BlobBackend> {
+    MemoryDriver.open(&DriverConfig::from_url(&format!("memory://{name}"))).await.unwrap().blobs.unwrap()
 }
 
 /// The blobs of a store of files in `folder`.
