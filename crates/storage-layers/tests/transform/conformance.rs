@@ -5,8 +5,8 @@ use std::sync::Arc;
 use storage_layers::transform::compression::{CompressedBlobs, CompressionOptions};
 use storage_layers::transform::encryption::{Algorithm, EncryptedBlobs, EncryptionOptions, Key, Keyring, PlainBlobs};
 
-use storage_layers::transform::PrefixedBlobs;
 use storage_layers::transform::mirror::Require;
+use storage_layers::transform::{CacheOptions, CachedBlobs, PrefixedBlobs};
 
 use crate::support::{Wrap, mirrored, on_fs, on_memory};
 
@@ -31,8 +31,11 @@ const ENCRYPTED_BESIDE_PLAIN: Wrap = |inner| {
 const COMPRESSED: Wrap = |inner| Arc::new(CompressedBlobs::new(inner, CompressionOptions::default()).unwrap());
 const COMPRESSED_AND_ENCRYPTED: Wrap = |inner| COMPRESSED(ENCRYPTED(inner));
 const PREFIXED: Wrap = |inner| Arc::new(PrefixedBlobs::new(inner, "p/q".parse().unwrap()));
+const CACHED: Wrap = |inner| Arc::new(CachedBlobs::new(inner, CacheOptions::default()));
 
 conforms! {
+    cached_on_memory: on_memory(CACHED);
+    cached_on_fs: on_fs(CACHED);
     prefixed_on_memory: on_memory(PREFIXED);
     prefixed_on_fs: on_fs(PREFIXED);
     mirrored_on_memory: mirrored(on_memory, Require::All);
