@@ -69,7 +69,7 @@ impl SqliteQueue {
     /// Takes what there is, without waiting.
     async fn take(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
         let request = *request;
-        let size = Size::items(request.max as usize);
+        let size = Size { kib: 1, items: request.max as usize, atomic: true };
         self.write("queues.receive", queue, size, move |session, queue| claim(session, queue, &request)).await
     }
 
@@ -157,7 +157,7 @@ impl QueueBackend for SqliteQueue {
     }
 
     async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>> {
-        let size = Size { kib: kib(&messages), items: messages.len(), atomic: false };
+        let size = Size { kib: kib(&messages), items: messages.len(), atomic: true };
         self.write("queues.send", queue, size, move |session, queue| messages::send(session, queue, &messages)).await
     }
 
@@ -177,7 +177,7 @@ impl QueueBackend for SqliteQueue {
 
     async fn delete(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
         let receipts = receipts.to_vec();
-        let size = Size::items(receipts.len());
+        let size = Size { kib: 1, items: receipts.len(), atomic: true };
         let delete = move |session: &mut Session<'_>, queue: &QueueName| receipts::delete(session, queue, &receipts);
         let results = self.write("queues.delete", queue, size, delete).await?;
         Ok(results.into_iter().map(|r| r.map_err(|e| self.explain(e, "queues.delete", Some(queue)))).collect())
