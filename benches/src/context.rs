@@ -19,12 +19,14 @@ pub struct Options {
     pub no_peers: bool,
     /// Text in the titles of the queue cases to measure; empty for all.
     pub case: String,
+    /// Text in the names of the queue subjects to measure; empty for all.
+    pub subject: String,
 }
 
 impl Options {
     /// Whether the figures are not those of whole sections at full size.
     pub fn partial(&self) -> bool {
-        self.quick || !self.case.is_empty()
+        self.quick || !self.case.is_empty() || !self.subject.is_empty()
     }
 }
 

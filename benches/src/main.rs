@@ -103,6 +103,9 @@ struct Args {
     /// given.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     case: String,
+    /// Measure only the queue's subjects whose name contains this text. Writes no document unless `--doc` is given.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    subject: String,
     /// Leave out the peers that have to be built (fang) or installed (Python).
     #[arg(long)]
     no_peers: bool,
@@ -132,6 +135,7 @@ async fn bench(args: Args) -> Result<()> {
         quick: args.quick,
         no_peers: args.no_peers,
         case: args.case,
+        subject: args.subject,
     };
     let context = Context::new(home, args.dir, options)?;
     let names = if args.section.is_empty() { SectionName::USUAL.to_vec() } else { args.section };

@@ -14,20 +14,29 @@ use storage_sqlite::SqliteDriver;
 use crate::queue::drive::{AsyncQueue, Durability, QueueCase, QueueRound, drive_async, settings};
 use crate::subject::{Named, QueueSubject, Role};
 
-/// The toolkit's SQLite queue.
-pub fn subject() -> Option<Box<dyn QueueSubject>> {
-    Some(Box::new(Ours))
+/// The toolkit's SQLite queue, and with consumers that receive ahead.
+pub fn subjects() -> Vec<Box<dyn QueueSubject>> {
+    vec![Box::new(Ours { ahead: false }), Box::new(Ours { ahead: true })]
 }
 
-struct Ours;
+struct Ours {
+    /// True: consumers receive the next messages while the last ones are being deleted.
+    ahead: bool,
+}
 
 impl Named for Ours {
     fn name(&self) -> String {
-        "storage-sqlite".to_owned()
+        if self.ahead { "storage-sqlite, receiving ahead" } else { "storage-sqlite" }.to_owned()
     }
 
+    /// No target is measured by what the other subjects are not asked to do.
     fn role(&self) -> Role {
-        Role::Ours
+        if self.ahead { Role::Information } else { Role::Ours }
+    }
+
+    fn note(&self) -> String {
+        if self.ahead { "a delete and the next receive are under way together; still leased, still at least once" } else { "" }
+            .to_owned()
     }
 }
 
@@ -44,7 +53,7 @@ impl QueueSubject for Ours {
         let name = QueueName::new("work")?;
         // As durable as every other one; redelivery and dead letters included, which the raw side does not have.
         store.create_queue(&name, &QueueSpec::default()).await?;
-        let queue = Arc::new(Queue { store, name, durability: case.sync, file: dir.join("ours.db") });
+        let queue = Arc::new(Queue { store, name, durability: case.sync, ahead: self.ahead, file: dir.join("ours.db") });
         let round = drive_async(Arc::clone(&queue), *case).await?;
         queue.store.close().await?;
         Ok(round)
@@ -55,12 +64,17 @@ struct Queue {
     store: QueueStore,
     name: QueueName,
     durability: Durability,
+    ahead: bool,
     file: std::path::PathBuf,
 }
 
 #[async_trait]
 impl AsyncQueue for Queue {
     type Receipt = Receipt;
+
+    fn acks_with_next(&self) -> bool {
+        self.ahead
+    }
 
     async fn send(&self, _worker: usize, bodies: &[Bytes]) -> Result<()> {
         let messages = bodies.iter().cloned().map(NewMessage::new).collect();

@@ -91,6 +91,10 @@ pub fn settings(journal: &str, synchronous: i64) -> String {
 pub trait AsyncQueue: Send + Sync + 'static {
     /// What a delete needs to know.
     type Receipt: Send;
+    /// True for consumers that receive the next messages while the last ones are being deleted, as a worker with a prefetch does.
+    fn acks_with_next(&self) -> bool {
+        false
+    }
     /// Stores the messages; they are durable when this returns.
     async fn send(&self, worker: usize, bodies: &[Bytes]) -> Result<()>;
     /// Leases at most `max` messages.
@@ -239,7 +243,13 @@ pub async fn drive_async<Q: AsyncQueue>(queue: Arc<Q>, case: QueueCase) -> Resul
     let consumers: Vec<_> = (0..case.workers)
         .map(|worker| {
             let (queue, ledger) = (queue.clone(), ledger.clone());
-            tokio::spawn(async move { consume_async(&*queue, &ledger, &case, worker).await })
+            tokio::spawn(async move {
+                if queue.acks_with_next() {
+                    consume_ahead(&*queue, &ledger, &case, worker).await
+                } else {
+                    consume_async(&*queue, &ledger, &case, worker).await
+                }
+            })
         })
         .collect();
     for consumer in consumers {
@@ -267,6 +277,29 @@ async fn consume_async<Q: AsyncQueue>(queue: &Q, ledger: &Ledger, case: &QueueCa
         queue.delete(worker, receipts).await?;
     }
     Ok(())
+}
+
+/// As [`consume_async`], but a delete and the next receive are under way together.
+async fn consume_ahead<Q: AsyncQueue>(queue: &Q, ledger: &Ledger, case: &QueueCase, worker: usize) -> Result<()> {
+    let mut stall = Stall::new();
+    let mut messages = queue.receive(worker, case.batch).await?;
+    loop {
+        let mut receipts = Vec::with_capacity(messages.len());
+        for (receipt, body) in messages {
+            ledger.check(&body)?;
+            receipts.push(receipt);
+        }
+        if receipts.is_empty() {
+            stall.check(ledger)?;
+            tokio::time::sleep(EMPTY_PAUSE).await;
+        }
+        if ledger.done() {
+            return queue.delete(worker, receipts).await;
+        }
+        let (deleted, next) = tokio::join!(queue.delete(worker, receipts), queue.receive(worker, case.batch));
+        deleted?;
+        messages = next?;
+    }
 }
 
 /// Runs the workload with one thread per worker; `handles` has a queue handle for each.

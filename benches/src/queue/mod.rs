@@ -26,13 +26,14 @@ every message arrived with its own body, and the queue is empty. A peer without 
 /// Every subject of the section.
 async fn subjects(context: &Context) -> Vec<Box<dyn QueueSubject>> {
     let mut subjects: Vec<Box<dyn QueueSubject>> = Vec::new();
-    subjects.extend(ours::queue::subject());
+    subjects.extend(ours::queue::subjects());
     subjects.push(Box::new(Raw(raw::Sharing::Mutex)));
     subjects.push(Box::new(Raw(raw::Sharing::Each)));
     subjects.push(Box::new(Apalis));
     if !context.no_peers {
         subjects.extend(peers::all(context).await);
     }
+    subjects.retain(|subject| subject.name().contains(&context.subject));
     subjects
 }
 

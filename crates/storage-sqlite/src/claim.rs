@@ -1,38 +1,54 @@
 //! Receiving messages.
 
+use std::time::Duration;
+
 use rusqlite::Connection;
-use storage_core::{Delivery, QueueName, Receipt, Receive, Result, clock};
+use storage_core::{Delivery, QueueName, Receive, Result, clock};
 
 use crate::error::OrExplain;
-use crate::messages::{self, COLUMNS, time};
-use crate::queues::{LEASED, NEW_LEASE, Queue, find, settle};
+use crate::messages::{self, time};
+use crate::queues::{Queue, find, present};
+use crate::receipts::receipt_for;
 use crate::session::Session;
+
+/// The next messages, each with the mark of the lease it will have.
+const SELECT: &str = "SELECT id, priority, deliveries, enqueued_at, expires_at, content_type, attributes, body, \
+                      random() & 9223372036854775807 FROM _storage_messages WHERE lane = ?1 AND state = 0 \
+                      ORDER BY priority DESC, id LIMIT ?2";
+/// State 1 is [`LEASED`](crate::queues::LEASED).
+const LEASE: &str =
+    "UPDATE _storage_messages SET state = 1, visible_at = ?2, lease = ?3, deliveries = deliveries + 1 WHERE id = ?1";
+/// Leases for less than this may be over before the transaction is.
+const BRIEF: Duration = Duration::from_millis(1);
 
 /// Leases the next messages.
 pub(crate) fn claim(session: &mut Session<'_>, name: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
-    let queue = find(session.connection, name)?;
-    settle(session, &queue, name)?;
+    let queue = present(session, name)?;
     let leased_until = clock::add(session.now, request.visibility);
-    let update = format!(
-        "UPDATE _storage_messages SET state = {LEASED}, visible_at = ?2, lease = {NEW_LEASE}, deliveries = deliveries + 1 \
-         WHERE id IN (SELECT id FROM _storage_messages WHERE lane = ?1 AND state = 0 ORDER BY priority DESC, id LIMIT ?3) \
-         RETURNING {COLUMNS}, lease"
-    );
-    let mut update = session.connection.prepare_cached(&update).or_explain()?;
-    let mut rows = update.query((queue.lane(), leased_until.timestamp_micros(), request.max)).or_explain()?;
+    if request.visibility < BRIEF {
+        session.unsettle();
+    }
+    let mut select = session.connection.prepare_cached(SELECT).or_explain()?;
+    let mut rows = select.query((queue.lane(), request.max)).or_explain()?;
+    let mut leases = Vec::new();
     let mut deliveries = Vec::new();
     while let Some(row) = rows.next().or_explain()? {
         let (id, lease): (i64, i64) = (row.get(0).or_explain()?, row.get(8).or_explain()?);
-        let delivery = Delivery { message: messages::read(row)?, receipt: Receipt(format!("{id}-{lease}")), leased_until };
-        deliveries.push((id, delivery));
+        leases.push((id, lease));
+        deliveries.push(Delivery { message: messages::read(row)?, receipt: receipt_for(id, lease), leased_until });
     }
-    // RETURNING knows no order.
-    deliveries.sort_unstable_by(|(a_id, a), (b_id, b)| b.message.priority.cmp(&a.message.priority).then(a_id.cmp(b_id)));
+    // By key, once all are read: a sixth to a third cheaper than one statement that looks for them, updates and returns them.
+    let mut update = session.connection.prepare_cached(LEASE).or_explain()?;
+    let until = leased_until.timestamp_micros();
+    for ((id, lease), delivery) in leases.into_iter().zip(&mut deliveries) {
+        update.execute((id, until, lease)).or_explain()?;
+        delivery.message.deliveries += 1;
+    }
     if deliveries.len() == request.max as usize {
         // There may be more: one receiver that is woken wakes the next.
         session.news.push((queue.lane(), 1));
     }
-    Ok(deliveries.into_iter().map(|(_, delivery)| delivery).collect())
+    Ok(deliveries)
 }
 
 /// What a receiver that waits wants to know.
@@ -74,6 +90,6 @@ fn next_change(connection: &Connection, queue: &Queue) -> Result<Option<i64>> {
 }
 
 /// How long until then.
-pub(crate) fn until(next: Option<i64>, now: chrono::DateTime<chrono::Utc>) -> Result<Option<std::time::Duration>> {
+pub(crate) fn until(next: Option<i64>, now: chrono::DateTime<chrono::Utc>) -> Result<Option<Duration>> {
     next.map(|at| Ok((time(at)? - now).to_std().unwrap_or_default())).transpose()
 }

@@ -10,7 +10,10 @@ use crate::connection::run;
 use crate::error::{OrExplain, SqlResult};
 
 /// The version of the tables below.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
+/// From layout 1, in which 1 was delayed and 2 was leased.
+const FROM_1: &str = "UPDATE _storage_messages SET state = 3 - state WHERE state > 0;
+                      UPDATE _storage_meta SET value = 2 WHERE name = 'layout';";
 /// Marks a file as ours, for `file` and the like: "stor".
 const APPLICATION_ID: i32 = 0x7374_6f72;
 
@@ -39,7 +42,8 @@ CREATE TABLE _storage_queues (
     max_deliveries INTEGER,
     dedup_window INTEGER NOT NULL
 ) STRICT;
--- lane: 2 * queue, or for its dead letters 2 * queue + 1. state: 0 ready, 1 delayed, 2 leased.
+-- lane: 2 * queue, or for its dead letters 2 * queue + 1. state: 0 ready, 1 leased, 2 delayed.
+-- What changes while a message waits comes first: of a long body nothing is touched.
 CREATE TABLE _storage_messages (
     id INTEGER PRIMARY KEY,
     lane INTEGER NOT NULL,
@@ -67,10 +71,10 @@ CREATE TABLE _storage_dedup (
 CREATE INDEX _storage_dedup_by_end ON _storage_dedup (until);
 "#;
 
-/// Makes the tables where they are missing, and refuses those of a later version.
+/// Makes the tables where they are missing, brings those of an earlier version up to this one, and refuses those of a later one.
 pub(crate) fn ensure(connection: &Connection) -> Result<()> {
-    if let Some(version) = version(connection).or_explain()? {
-        return check(version);
+    if version(connection).or_explain()? == Some(LAYOUT) {
+        return Ok(());
     }
     run(connection, "BEGIN IMMEDIATE").or_explain()?;
     let made = make(connection);
@@ -85,7 +89,7 @@ pub(crate) fn ensure(connection: &Connection) -> Result<()> {
 fn make(connection: &Connection) -> Result<()> {
     // Somebody else may have been quicker.
     if let Some(version) = version(connection).or_explain()? {
-        return check(version);
+        return upgrade(connection, version);
     }
     let strangers: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).or_explain()?;
     let owner: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).or_explain()?;
@@ -111,9 +115,12 @@ fn version(connection: &Connection) -> SqlResult<Option<i64>> {
     connection.query_row("SELECT value FROM _storage_meta WHERE name = 'layout'", [], |row| row.get(0)).optional()
 }
 
-fn check(version: i64) -> Result<()> {
+fn upgrade(connection: &Connection, version: i64) -> Result<()> {
     if version == LAYOUT {
         return Ok(());
+    }
+    if version == 1 {
+        return connection.execute_batch(FROM_1).or_explain();
     }
     Err(Error::unsupported(format!(
         "the database was written by a later version of this program (layout {version}, this one knows {LAYOUT}): update the program"

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use storage_core::{Count, Error, Message, MessageId, NewMessage, QueueName, QueueStats, Result, Sent, clock};
 
 use crate::error::OrExplain;
-use crate::queues::{DELAYED, Queue, READY, find, micros, read_attributes, write_attributes};
+use crate::queues::{DELAYED, LEASED, Queue, READY, look_up, micros, read_attributes, write_attributes};
 use crate::session::Session;
 
 /// The columns that [`read`] reads, in its order.
@@ -15,12 +15,15 @@ pub(crate) const COLUMNS: &str = "id, priority, deliveries, enqueued_at, expires
 /// Sends messages, in order.
 pub(crate) fn send(session: &mut Session<'_>, name: &QueueName, messages: &[NewMessage]) -> Result<Vec<Sent>> {
     name.dead_letter()?;
-    let queue = find(session.connection, name)?;
+    let queue = look_up(session, name)?;
     let insert = "INSERT INTO _storage_messages (id, lane, priority, state, visible_at, lease, deliveries, enqueued_at, expires_at, \
-                  content_type, attributes, body) VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, ?8, ?9, ?10)";
+                  content_type, attributes, body) VALUES (?1, ?2, ?3, ?4, ?5, random() & 9223372036854775807, 0, ?6, ?7, ?8, ?9, ?10)";
     let mut insert = session.connection.prepare_cached(insert).or_explain()?;
     let mut sent = Vec::with_capacity(messages.len());
     let mut ready = 0;
+    if messages.iter().any(|message| message.ttl.is_some() || !message.delay.is_zero()) {
+        session.unsettle();
+    }
     for message in messages {
         if let Some(first) = duplicate_of(session, &queue, message)? {
             sent.push(Sent { id: id_of(first), duplicate: true });
@@ -116,8 +119,8 @@ pub(crate) fn peek(connection: &Connection, lane: i64, max: u32) -> Result<Vec<M
 /// How full a queue is that was just [settled](crate::queues::settle).
 pub(crate) fn stats(connection: &Connection, queue: &Queue) -> Result<QueueStats> {
     let (ready, oldest_ready) = count(connection, "state = 0", queue.lane())?;
-    let (delayed, oldest_delayed) = count(connection, "state > 0 AND state = 1", queue.lane())?;
-    let (leased, oldest_leased) = count(connection, "state > 0 AND state = 2", queue.lane())?;
+    let (delayed, oldest_delayed) = count(connection, &format!("state > 0 AND state = {DELAYED}"), queue.lane())?;
+    let (leased, oldest_leased) = count(connection, &format!("state > 0 AND state = {LEASED}"), queue.lane())?;
     let dead = if queue.dead {
         0
     } else {

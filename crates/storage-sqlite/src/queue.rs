@@ -61,7 +61,7 @@ impl SqliteQueue {
     /// Takes what there is, without waiting.
     async fn take(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
         let request = *request;
-        let size = Size::items(request.max as usize);
+        let size = Size { kib: 1, items: request.max as usize, atomic: true };
         self.write(queue, size, move |session, queue| claim(session, queue, &request)).await
     }
 
@@ -145,7 +145,7 @@ impl QueueBackend for SqliteQueue {
     }
 
     async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>> {
-        let size = Size { kib: kib(&messages), items: messages.len(), atomic: false };
+        let size = Size { kib: kib(&messages), items: messages.len(), atomic: true };
         self.write(queue, size, move |session, queue| messages::send(session, queue, &messages)).await
     }
 
@@ -164,7 +164,7 @@ impl QueueBackend for SqliteQueue {
 
     async fn delete(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
         let receipts = receipts.to_vec();
-        let size = Size::items(receipts.len());
+        let size = Size { kib: 1, items: receipts.len(), atomic: true };
         let delete = move |session: &mut Session<'_>, queue: &QueueName| receipts::delete(session, queue, &receipts);
         self.write(queue, size, delete).await
     }

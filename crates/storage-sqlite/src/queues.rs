@@ -6,17 +6,20 @@ use rusqlite::{Connection, OptionalExtension as _};
 use storage_core::message::dead;
 use storage_core::{Attributes, Error, QueueName, QueueSpec, Result, value};
 
+use crate::connection::run;
 use crate::error::OrExplain;
-use crate::session::Session;
+use crate::session::{Known, Session};
 
 /// A message that can be received.
 pub(crate) const READY: i64 = 0;
+/// A message with a consumer, or one given back with a delay. 0 and 1 take no bytes in a record: a first lease leaves the record's length as it
+/// is, and SQLite then overwrites the few bytes that differ instead of storing the message, with the pages of its body, anew.
+pub(crate) const LEASED: i64 = 1;
 /// A message that was sent with a delay.
-pub(crate) const DELAYED: i64 = 1;
-/// A message with a consumer, or one given back with a delay.
-pub(crate) const LEASED: i64 = 2;
+pub(crate) const DELAYED: i64 = 2;
 
-/// The mark of a new lease, in SQL. Random, so that a receipt can't be guessed, nor ever be good again.
+/// The mark of a new lease, in SQL. Random, so that a receipt can't be guessed, nor ever be good again. What was never leased has one too, which
+/// nobody knows: it takes the room of the later ones.
 pub(crate) const NEW_LEASE: &str = "random() & 9223372036854775807";
 
 /// A queue, or its companion.
@@ -62,6 +65,27 @@ pub(crate) fn find(connection: &Connection, name: &QueueName) -> Result<Queue> {
     Ok(Queue { id, spec, dead: home.is_some() })
 }
 
+/// As [`find`], at most once for all jobs of a transaction.
+pub(crate) fn look_up(session: &mut Session<'_>, name: &QueueName) -> Result<Queue> {
+    if let Some(known) = session.known.iter().find(|known| known.name == *name) {
+        return Ok(known.queue);
+    }
+    let queue = find(session.connection, name)?;
+    session.remember(Known { name: name.clone(), queue, settled: false });
+    Ok(queue)
+}
+
+/// A queue that was [brought up to the present](settle), which is one and the same for all jobs of a transaction.
+pub(crate) fn present(session: &mut Session<'_>, name: &QueueName) -> Result<Queue> {
+    let queue = look_up(session, name)?;
+    if session.known.iter().any(|known| known.settled && known.queue.id == queue.id) {
+        return Ok(queue);
+    }
+    settle(session, &queue, name)?;
+    session.known.iter_mut().filter(|known| known.name == *name).for_each(|known| known.settled = true);
+    Ok(queue)
+}
+
 /// All queues but the companions, by name.
 pub(crate) fn names(connection: &Connection) -> Result<Vec<QueueName>> {
     let mut select = connection.prepare_cached("SELECT name FROM _storage_queues ORDER BY name").or_explain()?;
@@ -75,7 +99,7 @@ pub(crate) fn names(connection: &Connection) -> Result<Vec<QueueName>> {
 }
 
 /// Creates a queue. `false`: it is there with the same spec.
-pub(crate) fn create(session: &Session<'_>, name: &QueueName, spec: &QueueSpec) -> Result<bool> {
+pub(crate) fn create(session: &mut Session<'_>, name: &QueueName, spec: &QueueSpec) -> Result<bool> {
     name.dead_letter()?;
     spec.check()?;
     match find(session.connection, name) {
@@ -86,6 +110,7 @@ pub(crate) fn create(session: &Session<'_>, name: &QueueName, spec: &QueueSpec) 
     }
     let insert = "INSERT INTO _storage_queues (name, max_deliveries, dedup_window) VALUES (?1, ?2, ?3)";
     let values = (name.as_str(), spec.max_deliveries, micros(spec.dedup_window));
+    session.known.clear();
     session.connection.execute(insert, values).or_explain()?;
     Ok(true)
 }
@@ -103,6 +128,7 @@ pub(crate) fn remove(session: &mut Session<'_>, name: &QueueName) -> Result<bool
         Err(error) if error.kind() == storage_core::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
+    session.known.clear();
     for lane in [queue.home(), queue.letters()] {
         clear(session, lane)?;
         // Who waits learns that there is nothing to wait for.
@@ -145,6 +171,24 @@ pub(crate) fn is_settled(connection: &Connection, queue: &Queue, now: i64) -> Re
 /// Brings a queue up to the present: what is due becomes ready, what is over becomes a dead letter.
 pub(crate) fn settle(session: &mut Session<'_>, queue: &Queue, name: &QueueName) -> Result<()> {
     let work = due(session.connection, queue, session.micros())?;
+    if work == 0 {
+        return Ok(());
+    }
+    // Jobs without a savepoint of their own rely on this one: what time has done is done whole or not at all, whatever becomes of the job.
+    let before = session.connection.total_changes();
+    run(session.connection, "SAVEPOINT present").or_explain()?;
+    let settled = settle_all(session, queue, name, work);
+    if settled.is_err() && !session.connection.is_autocommit() {
+        run(session.connection, "ROLLBACK TO present").or_explain()?;
+    }
+    if !session.connection.is_autocommit() {
+        run(session.connection, "RELEASE present").or_explain()?;
+    }
+    session.harmless += session.connection.total_changes() - before;
+    settled
+}
+
+fn settle_all(session: &mut Session<'_>, queue: &Queue, name: &QueueName, work: i64) -> Result<()> {
     if work & 1 != 0 {
         wake(session, queue.home(), queue.spec.max_deliveries.map_or(i64::MAX, i64::from))?;
         let over = "SELECT id FROM _storage_messages WHERE lane = ?1 AND state > 0 AND visible_at <= ?2";
@@ -215,8 +259,7 @@ pub(crate) fn bury(session: &mut Session<'_>, queue: &Queue, name: &QueueName, i
 /// Sends up to `max` dead letters home, oldest first. Answers how many.
 pub(crate) fn redrive(session: &mut Session<'_>, name: &QueueName, max: u32) -> Result<u64> {
     name.dead_letter()?;
-    let queue = find(session.connection, name)?;
-    settle(session, &queue, name)?;
+    let queue = present(session, name)?;
     let letters: Vec<(i64, Option<String>)> = {
         let select = "SELECT id, attributes FROM _storage_messages WHERE lane = ?1 AND state = 0 ORDER BY id LIMIT ?2";
         let mut select = session.connection.prepare_cached(select).or_explain()?;

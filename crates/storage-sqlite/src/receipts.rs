@@ -4,7 +4,7 @@ use rusqlite::OptionalExtension as _;
 use storage_core::{Error, MessageUpdate, QueueName, Receipt, Result, clock};
 
 use crate::error::OrExplain;
-use crate::queues::{LEASED, NEW_LEASE, Queue, bury, find, settle, write_attributes};
+use crate::queues::{LEASED, NEW_LEASE, Queue, bury, present, settle, write_attributes};
 use crate::session::Session;
 
 /// A receipt, taken apart.
@@ -12,6 +12,11 @@ use crate::session::Session;
 struct Lease {
     id: i64,
     lease: i64,
+}
+
+/// The receipt for a lease.
+pub(crate) fn receipt_for(id: i64, lease: i64) -> Receipt {
+    Receipt(format!("{id}-{lease}"))
 }
 
 fn parse(receipt: &Receipt) -> Result<Lease> {
@@ -26,8 +31,7 @@ fn lost() -> Error {
 
 /// Removes the messages of these receipts, each on its own.
 pub(crate) fn delete(session: &mut Session<'_>, name: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
-    let queue = find(session.connection, name)?;
-    settle(session, &queue, name)?;
+    let queue = present(session, name)?;
     let delete = "DELETE FROM _storage_messages WHERE id = ?1 AND lane = ?2 AND lease = ?3";
     let mut delete = session.connection.prepare_cached(delete).or_explain()?;
     let mut results = Vec::with_capacity(receipts.len());
@@ -58,8 +62,7 @@ fn exists(session: &Session<'_>, queue: &Queue, id: i64) -> Result<bool> {
 
 /// Changes a leased message.
 pub(crate) fn update(session: &mut Session<'_>, name: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt> {
-    let queue = find(session.connection, name)?;
-    settle(session, &queue, name)?;
+    let queue = present(session, name)?;
     let lease = held(session, &queue, receipt)?;
     let until = change.visibility.map(|visibility| clock::add(session.now, visibility).timestamp_micros());
     let attributes = change.attributes.as_ref().map(write_attributes).transpose()?;
@@ -74,18 +77,20 @@ pub(crate) fn update(session: &mut Session<'_>, name: &QueueName, receipt: &Rece
         .prepare_cached(&update)
         .and_then(|mut update| update.query_row(values, |row| row.get(0)))
         .or_explain()?;
+    if change.visibility.is_some() {
+        session.unsettle();
+    }
     if change.visibility.is_some_and(|visibility| visibility.is_zero()) {
         // Given back: it is ready at once, or was delivered as often as is allowed.
         settle(session, &queue, name)?;
     }
-    Ok(Receipt(format!("{}-{}", lease.id, renewed)))
+    Ok(receipt_for(lease.id, renewed))
 }
 
 /// Makes a leased message a dead letter.
 pub(crate) fn dead_letter(session: &mut Session<'_>, name: &QueueName, receipt: &Receipt, reason: &str) -> Result<()> {
     name.dead_letter()?;
-    let queue = find(session.connection, name)?;
-    settle(session, &queue, name)?;
+    let queue = present(session, name)?;
     let lease = held(session, &queue, receipt)?;
     bury(session, &queue, name, lease.id, reason)
 }

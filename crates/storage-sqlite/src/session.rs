@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use rusqlite::Connection;
-use storage_core::{Clock, Result};
+use storage_core::{Clock, QueueName, Result};
 
 use crate::catalog::Catalog;
 use crate::connection::run;
 use crate::error::OrExplain;
+use crate::queues::Queue;
 
 /// How many ids of messages are reserved at a time, so that not every commit has to write down the next.
 const RESERVE: i64 = 1_000;
@@ -23,6 +24,17 @@ pub(crate) struct Ids {
     reserved: i64,
 }
 
+/// How many queues a transaction remembers.
+const KNOWN: usize = 16;
+
+/// A queue that was looked up in this transaction.
+pub(crate) struct Known {
+    pub(crate) name: QueueName,
+    pub(crate) queue: Queue,
+    /// True where time has nothing left to change in it.
+    pub(crate) settled: bool,
+}
+
 /// A write transaction that several jobs share.
 pub(crate) struct Session<'c> {
     pub(crate) connection: &'c Connection,
@@ -35,7 +47,9 @@ pub(crate) struct Session<'c> {
     pub(crate) ids: Option<Ids>,
     /// Lanes with news, and how many messages.
     pub(crate) news: Vec<(i64, usize)>,
-    /// Changes that may stay although their job failed: expired records that were in the way.
+    /// Queues that need not be looked up again.
+    pub(crate) known: Vec<Known>,
+    /// Changes that may stay although their job failed: what time alone did to records and messages.
     pub(crate) harmless: u64,
 }
 
@@ -51,7 +65,16 @@ impl<'c> Session<'c> {
     pub(crate) fn new(connection: &'c Connection, catalog: Arc<Catalog>, clock: &Clock, ids: Option<Ids>) -> Self {
         // Read within the transaction: later commits have later times.
         let now = clock.now();
-        Self { connection, now, now_text: storage_sql::timestamp(now), catalog, ids, news: Vec::new(), harmless: 0 }
+        Self {
+            connection,
+            now,
+            now_text: storage_sql::timestamp(now),
+            catalog,
+            ids,
+            news: Vec::new(),
+            known: Vec::new(),
+            harmless: 0,
+        }
     }
 
     /// The present time in microseconds.
@@ -72,11 +95,24 @@ impl<'c> Session<'c> {
     pub(crate) fn reset(&mut self, mark: Mark) {
         self.catalog = mark.catalog;
         self.news.truncate(mark.news);
+        self.known.clear();
     }
 
     /// True where nothing was changed since `mark` that would have to be undone.
     pub(crate) fn is_clean_since(&self, mark: &Mark) -> bool {
         self.connection.total_changes() - mark.changes == self.harmless - mark.harmless
+    }
+
+    /// Notes a queue that was looked up.
+    pub(crate) fn remember(&mut self, queue: Known) {
+        if self.known.len() < KNOWN {
+            self.known.push(queue);
+        }
+    }
+
+    /// Notes that messages may have become due at the very present.
+    pub(crate) fn unsettle(&mut self) {
+        self.known.iter_mut().for_each(|known| known.settled = false);
     }
 
     /// Reads the catalog anew, after a change of the schema.

@@ -51,7 +51,7 @@ pub(crate) struct Size {
     pub(crate) kib: u32,
     /// How many records or messages it is about.
     pub(crate) items: usize,
-    /// True where it changes nothing if it fails.
+    /// True where it changes nothing if it fails, or nothing but what stays right: then it needs no savepoint.
     pub(crate) atomic: bool,
 }
 

@@ -11,8 +11,8 @@ use futures::FutureExt as _;
 use futures::future::join_all;
 use serde_json::json;
 use storage_core::{
-    Batch, Clock, ColumnType, Driver as _, DriverConfig, ErrorKind, Expect, Filter, NewMessage, Query, QueueName, QueueSpec,
-    Receive, SchemaChange, TableSchema, Write, fields,
+    Batch, Clock, ColumnType, Count, Driver as _, DriverConfig, ErrorKind, Expect, Filter, NewMessage, Query, QueueName,
+    QueueSpec, Receive, SchemaChange, TableSchema, Write, fields,
 };
 use storage_sqlite::{SqliteDriver, SqliteStore};
 
@@ -295,6 +295,29 @@ async fn damage_is_noticed() {
     let error = opened.records.scan(&Query::table("t").unwrap().limit(10_000)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.message().contains("restore a backup"), "{error}");
+}
+
+#[tokio::test]
+async fn the_first_layout_is_brought_up_to_the_present_one() {
+    let home = Home::new();
+    let opened = home.open().await;
+    let queue = &opened.queue;
+    let name = QueueName::new("work").unwrap();
+    queue.create_queue(&name, &QueueSpec::default()).await.unwrap();
+    queue.send(&name, NewMessage::new("leased")).await.unwrap();
+    let [leased]: [_; 1] = queue.receive(&name, &Receive::up_to(1)).await.unwrap().try_into().unwrap();
+    queue.send(&name, NewMessage::new("delayed").delay(Duration::from_secs(600))).await.unwrap();
+    queue.send(&name, NewMessage::new("ready")).await.unwrap();
+    opened.close().await;
+    let to_1 = "UPDATE _storage_messages SET state = 3 - state WHERE state > 0; UPDATE _storage_meta SET value = 1 WHERE name = 'layout'";
+    home.raw().execute_batch(to_1).unwrap();
+
+    let opened = home.open().await;
+    let queue = &opened.queue;
+    let stats = queue.stats(&name).await.unwrap();
+    assert_eq!((stats.ready, stats.delayed, stats.leased), (Count::Exact(1), Count::Exact(1), Count::Exact(1)));
+    queue.delete(&name, &leased.receipt).await.unwrap();
+    assert_eq!(queue.stats(&name).await.unwrap().leased, Count::Exact(0));
 }
 
 #[tokio::test]
