@@ -124,7 +124,7 @@ pub enum ColumnRef {
     Id(KeyType),
     /// A declared column.
     Declared(ColumnType),
-    /// A field outside the schema, of any type ([`Undeclared::Keep`]).
+    /// A field outside the schema, of any type ([`Undeclared::Keep`](crate::Undeclared::Keep)).
     Undeclared,
 }
 
