@@ -78,13 +78,12 @@ impl BlobBackend for PrefixedBlobs {
     }
 
     fn list(&self, options: &ListOptions) -> BoxStream<'static, Result<BlobEntry>> {
-        let full = |path: &Option<BlobPath>| path.as_ref().map(|path| self.full(path)).transpose();
-        let options = full(&options.prefix).and_then(|below| {
-            let below = below.unwrap_or_else(|| self.prefix.clone());
-            Ok(ListOptions { prefix: Some(below), one_level: options.one_level, start_after: full(&options.start_after)? })
-        });
-        let options = match options {
-            Ok(options) => options,
+        let start_after = options.start_after.as_ref().map(|key| format!("{}/{key}", self.prefix));
+        let options = match options.prefix.as_ref().map(|below| self.full(below)).transpose() {
+            Ok(below) => {
+                let prefix = Some(below.unwrap_or_else(|| self.prefix.clone()));
+                ListOptions { prefix, one_level: options.one_level, start_after }
+            }
             Err(error) => return futures::stream::once(async { Err(error.with_operation("blobs.list")) }).boxed(),
         };
         let prefix = self.prefix.clone();

@@ -1,5 +1,7 @@
 //! Each part of the chain, and their order.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use storage_core::{ErrorKind, Expect, Key, RecordBackend as _, Result};
 use storage_layers::policy::{Breaker, BreakerState, Concurrency, Policy, RateLimit, Retry, Timeouts};

@@ -45,7 +45,11 @@ impl EncryptedBlobs {
     pub async fn rotate(&self, options: &RotationOptions) -> Result<RotationReport> {
         let core = &self.core;
         storage_core::require(core.capabilities.conditional, &core.info, "conditional writes, which a rotation needs")?;
-        let listed = ListOptions { prefix: options.prefix.clone(), one_level: false, start_after: options.start_after.clone() };
+        let listed = ListOptions {
+            prefix: options.prefix.clone(),
+            one_level: false,
+            start_after: options.start_after.clone().map(String::from),
+        };
         let mut entries = Arc::clone(&core.inner).list(&listed);
         let mut report = RotationReport::default();
         while let Some(entry) = entries.try_next().await? {

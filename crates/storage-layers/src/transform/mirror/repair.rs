@@ -92,7 +92,11 @@ impl Mirror {
     /// Those of listing: here every copy has to be reachable.
     pub async fn repair(&self, options: &RepairOptions) -> Result<RepairReport> {
         let core = &self.core;
-        let listed = ListOptions { prefix: options.prefix.clone(), one_level: false, start_after: options.start_after.clone() };
+        let listed = ListOptions {
+            prefix: options.prefix.clone(),
+            one_level: false,
+            start_after: options.start_after.clone().map(String::from),
+        };
         let mut rows = Rows::new(&core.copies, &listed, false);
         let mut report = RepairReport::default();
         while let Some(row) = rows.next().await.map_err(|e| e.with_operation("blobs.repair").with_backend(&core.info))? {
