@@ -6,6 +6,7 @@ mod layer;
 mod platform;
 mod policy;
 mod read;
+mod transforms;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,8 @@ pub(crate) use self::layer::Layers;
 pub use self::platform::PlatformLayout;
 pub use self::policy::{Part, PolicySettings};
 pub(crate) use self::read::read;
+pub(crate) use self::transforms::COPIES;
+pub use self::transforms::Transforms;
 
 /// A part of the toolkit that is configured on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,6 +95,8 @@ pub struct BackendConfig {
     pub versioning: Versioning,
     /// How calls are guarded.
     pub policy: PolicySettings,
+    /// `blobs`: what is put in front of the backend.
+    pub transforms: Transforms,
     /// Where it was set, for messages: a file, environment variables, the program.
     pub source: String,
 }
@@ -107,6 +112,7 @@ impl Default for BackendConfig {
             auto_create: true,
             versioning: Versioning::Off,
             policy: PolicySettings::default(),
+            transforms: Transforms::default(),
             source: "the defaults".into(),
         }
     }

@@ -219,6 +219,33 @@ pub struct TransformConfig {
     pub mirror: Option<MirrorConfig>,
 }
 
+impl TransformConfig {
+    /// True where nothing is to be put in front.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Checks, and reads the keys, without any backend; `copies` is how many a mirror has besides the primary.
+    ///
+    /// # Errors
+    /// [`Config`](storage_core::ErrorKind::Config), as [`stack`] has them.
+    pub fn check(&self, copies: usize) -> Result<()> {
+        #[cfg(feature = "encryption")]
+        if let Some(encryption) = &self.encryption {
+            encryption.keyring().map_err(within("encryption"))?;
+        }
+        #[cfg(feature = "zstd")]
+        if let Some(level) = self.compression.and_then(|compression| compression.level) {
+            super::compression::check_level(level).map_err(within("compression"))?;
+        }
+        match &self.mirror {
+            Some(mirror) => mirror.require.check(copies + 1).map_err(within("mirror")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Puts the transforms in front of `backend`, in their order. `copies` are the places of the mirror but the first, which is `backend`.
 ///
 /// # Errors
