@@ -37,7 +37,7 @@ pub(crate) fn claim(session: &mut Session<'_>, name: &QueueName, request: &Recei
         leases.push((id, lease));
         deliveries.push(Delivery { message: messages::read(row)?, receipt: receipt_for(id, lease), leased_until });
     }
-    // By key, once all are read: a sixth to a third cheaper than one statement that looks for them, updates and returns them.
+    // Once all are read: an error in one of them comes before any change.
     let mut update = session.connection.prepare_cached(LEASE).or_explain()?;
     let until = leased_until.timestamp_micros();
     for ((id, lease), delivery) in leases.into_iter().zip(&mut deliveries) {
