@@ -37,10 +37,20 @@ struct Options {
     session_token: Option<Secret>,
     virtual_hosted: Option<bool>,
     unsigned_payload: bool,
+    dialect: Dialect,
     allow_http: Option<bool>,
     anonymous: bool,
     part_mib: Option<u64>,
     concurrency: Option<usize>,
+}
+
+/// Which S3 it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Dialect {
+    #[default]
+    Aws,
+    Seaweedfs,
 }
 
 const OPTIONS: &[OptionSpec] = &[
@@ -62,6 +72,10 @@ const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "unsigned_payload",
         help: "true: bodies are not part of the signature, which saves a hash; TLS protects them. Default: false.",
+    },
+    OptionSpec {
+        name: "dialect",
+        help: "aws, or seaweedfs: refuses paths with a backslash (it takes them for slashes), starts listings and looks into folders its way. Default: aws.",
     },
     ALLOW_HTTP,
     ANONYMOUS,
@@ -179,10 +193,17 @@ impl S3Driver {
         let credentials = (!options.anonymous).then(|| Arc::clone(store.credentials()));
         let signer = Sigv4 { credentials, region: region.clone(), sign_payload: !options.unsigned_payload };
         let hosted = !bucket_url.ends_with(&format!("/{bucket}"));
+        let seaweed = options.dialect == Dialect::Seaweedfs;
+        let mut traits = Vendor::S3.traits();
+        if seaweed {
+            traits.refused = "\\";
+            traits.folders_linger = true;
+        }
         let service = XmlApi {
             vendor: Vendor::S3,
             wire: Wire::new(connect(&client_options)?, Box::new(signer)),
-            traits: Vendor::S3.traits(),
+            traits,
+            by_folder: seaweed,
             bucket: bucket.to_owned(),
             bucket_url,
             signer: Arc::new(store),

@@ -44,8 +44,13 @@ impl fmt::Debug for ObjectBlobs {
 }
 
 impl ObjectBlobs {
-    fn key(&self, path: &BlobPath) -> String {
-        format!("{}{path}", self.prefix)
+    fn key(&self, path: &BlobPath) -> Result<String> {
+        let refused = self.service.traits().refused;
+        if let Some(bad) = path.as_str().chars().find(|c| refused.contains(*c)) {
+            return Err(Error::invalid(format!("this service turns the character {bad:?} of a path into another"))
+                .with_backend(&self.info));
+        }
+        Ok(format!("{}{path}", self.prefix))
     }
 
     fn check_open(&self) -> Result<()> {
@@ -87,7 +92,7 @@ impl ObjectBlobs {
 
     /// A read of a range that the service can't be asked for as it is: the blob's size decides.
     async fn resolved(&self, path: &BlobPath, range: &ByteRange, if_match: Option<&ETag>) -> Result<BlobRead> {
-        let key = self.key(path);
+        let key = self.key(path)?;
         let found = self.find(&key).await.map_err(Error::from)?;
         if if_match.is_some_and(|etag| found.etag.as_ref() != Some(etag)) {
             return Err(changed());
@@ -162,7 +167,7 @@ impl BlobBackend for ObjectBlobs {
 
     async fn put(&self, path: &BlobPath, body: BlobBody, options: &PutOptions) -> Result<BlobMeta> {
         self.check_open()?;
-        let put = upload::put(&self.service, &self.key(path), body, options, self.chunks).await;
+        let put = upload::put(&self.service, &self.key(path)?, body, options, self.chunks).await;
         let (etag, size) = put.map_err(|e| e.with_backend(&self.info))?;
         Ok(BlobMeta {
             path: path.clone(),
@@ -185,7 +190,7 @@ impl BlobBackend for ObjectBlobs {
                     None => return self.resolved(path, range, if_match).await,
                 },
             };
-            match (self.request(&self.key(path), header.as_deref(), if_match).await, &options.range) {
+            match (self.request(&self.key(path)?, header.as_deref(), if_match).await, &options.range) {
                 // The range holds no byte of the blob: at its very end that is an empty read, behind it an error.
                 (Err(failure), Some(range)) if failure.is(StatusCode::RANGE_NOT_SATISFIABLE) => {
                     self.resolved(path, range, if_match).await
@@ -203,13 +208,13 @@ impl BlobBackend for ObjectBlobs {
 
     async fn head(&self, path: &BlobPath) -> Result<BlobMeta> {
         self.check_open()?;
-        let found = self.find(&self.key(path)).await.map_err(|e| Error::from(e).with_backend(&self.info))?;
+        let found = self.find(&self.key(path)?).await.map_err(|e| Error::from(e).with_backend(&self.info))?;
         Ok(Self::meta(path, found))
     }
 
     async fn delete(&self, path: &BlobPath, if_match: Option<&ETag>) -> Result<bool> {
         self.check_open()?;
-        let key = self.key(path);
+        let key = self.key(path)?;
         let delete = async {
             // Services answer alike whether there was a blob or not, and not all of them look at the mark.
             let found = self.find_if_there(&key).await?;
@@ -231,7 +236,7 @@ impl BlobBackend for ObjectBlobs {
 
     async fn copy(&self, from: &BlobPath, to: &BlobPath, mode: &PutMode) -> Result<BlobMeta> {
         self.check_open()?;
-        let (source, target) = (self.key(from), self.key(to));
+        let (source, target) = (self.key(from)?, self.key(to)?);
         let copy = async {
             let found = self.find(&source).await.map_err(Error::from)?;
             if source == target {
@@ -261,12 +266,12 @@ impl BlobBackend for ObjectBlobs {
     }
 
     fn uri(&self, path: &BlobPath) -> String {
-        format!("{}/{}", self.base_uri, self.key(path))
+        format!("{}/{}{path}", self.base_uri, self.prefix)
     }
 
     async fn signed_url(&self, path: &BlobPath, access: SignedAccess, expires_in: Duration) -> Result<Secret> {
         self.check_open()?;
-        self.service.signed_url(&self.key(path), access, expires_in).await.map_err(|e| e.with_backend(&self.info))
+        self.service.signed_url(&self.key(path)?, access, expires_in).await.map_err(|e| e.with_backend(&self.info))
     }
 
     fn storage_options(&self) -> BTreeMap<String, Secret> {
@@ -275,7 +280,8 @@ impl BlobBackend for ObjectBlobs {
 
     async fn ping(&self) -> Result<()> {
         self.check_open()?;
-        let listing = super::service::Listing { prefix: self.prefix.clone(), one_level: true, start_after: None };
+        let listing =
+            super::service::Listing { prefix: self.prefix.clone(), one_level: true, start_after: None, page_size: Some(1) };
         let page = self.service.page(&listing, None).await;
         page.map(drop).map_err(|e| Error::from(e).with_backend(&self.info))
     }

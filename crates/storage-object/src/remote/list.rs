@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use futures::stream::{BoxStream, StreamExt as _};
+use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use storage_core::{BlobAttributes, BlobEntry, BlobMeta, BlobPath, Error, ListOptions, Result};
 
 use super::service::{ListPage, Listed, Listing, Service};
+
+/// How many folders are looked into at once, where that is needed.
+const LOOKS: usize = 8;
 
 struct Walk {
     service: Arc<dyn Service>,
@@ -26,6 +29,7 @@ pub(super) fn entries(service: Arc<dyn Service>, prefix: String, options: ListOp
         prefix: format!("{prefix}{below}"),
         one_level: options.one_level,
         start_after: start_after.as_ref().map(|after| format!("{prefix}{after}")),
+        page_size: None,
     };
     let walk = Walk { service, prefix, listing, start_after, ready: VecDeque::new(), token: None, ended: false };
     futures::stream::try_unfold(walk, |mut walk| async move {
@@ -45,7 +49,10 @@ pub(super) fn entries(service: Arc<dyn Service>, prefix: String, options: ListOp
 impl Walk {
     async fn turn(&mut self) -> Result<()> {
         let page = self.service.page(&self.listing, self.token.as_deref()).await.map_err(Error::from)?;
-        let ListPage { blobs, prefixes, next } = page;
+        let ListPage { blobs, mut prefixes, next } = page;
+        if self.service.traits().folders_linger {
+            prefixes = self.with_blobs(prefixes).await?;
+        }
         if next.is_some() && next == self.token {
             return Err(Error::unavailable("the service answers the same page of the listing again"));
         }
@@ -60,6 +67,16 @@ impl Walk {
         self.ready =
             entries.into_iter().filter(|(key, _)| after.is_none_or(|after| key.as_str() > after)).map(|(_, e)| e).collect();
         Ok(())
+    }
+
+    /// The folders that have a blob below them.
+    async fn with_blobs(&self, prefixes: Vec<String>) -> Result<Vec<String>> {
+        let looks = prefixes.into_iter().map(|prefix| async move {
+            let below = Listing { prefix: prefix.clone(), one_level: false, start_after: None, page_size: Some(1) };
+            let page = self.service.page(&below, None).await.map_err(Error::from)?;
+            Ok::<_, Error>((!page.blobs.is_empty() || page.next.is_some()).then_some(prefix))
+        });
+        futures::stream::iter(looks).buffered(LOOKS).try_filter_map(|found| async { Ok(found) }).try_collect().await
     }
 
     /// A path of ours. Keys that others wrote and that are no paths (`a//b`, `folder/`) are left out: they can't be named here.

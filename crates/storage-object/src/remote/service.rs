@@ -28,6 +28,10 @@ pub(crate) struct Traits {
     pub(crate) conditional_parts: bool,
     /// `Range: bytes=-n` is understood.
     pub(crate) suffix_ranges: bool,
+    /// Characters that the service turns into others: paths with them are refused, lest they be other blobs' paths.
+    pub(crate) refused: &'static str,
+    /// Folders show in listings of one level for a while after their last blob is gone: they are looked into.
+    pub(crate) folders_linger: bool,
 }
 
 /// A blob as a service describes it.
@@ -45,6 +49,8 @@ pub(crate) struct Listing {
     pub(crate) prefix: String,
     pub(crate) one_level: bool,
     pub(crate) start_after: Option<String>,
+    /// How many entries one page may have. `None`: the service's own limit.
+    pub(crate) page_size: Option<u32>,
 }
 
 /// One page of a listing, in the service's order.

@@ -39,6 +39,8 @@ impl Vendor {
             max_blob: 5 << 40,
             conditional_parts: self == Self::S3,
             suffix_ranges: true,
+            refused: "",
+            folders_linger: false,
         }
     }
 
@@ -60,6 +62,8 @@ pub(crate) struct XmlApi {
     /// Without a slash at its end.
     pub(crate) bucket_url: String,
     pub(crate) signer: Arc<dyn Signer>,
+    /// `start-after` of a folder's name leaves out the folder: it is given something that sorts before.
+    pub(crate) by_folder: bool,
     /// Sent when the bucket is created.
     pub(crate) creation: Creation,
 }
@@ -155,6 +159,15 @@ impl XmlApi {
             None => Err(Failure::within(&text)),
         }
     }
+}
+
+/// A start so far before `prefix` + `after` that no folder between the two is passed over by a service that walks folders: there `a/x` comes before
+/// `a!`. What it lets through in addition is left out by the listing.
+fn before_folders<'a>(start: &'a str, prefix: &str) -> Option<&'a str> {
+    let after = start.strip_prefix(prefix)?;
+    let plain = &after[..after.find(|c| c < '/').unwrap_or(after.len())];
+    let (last, _) = plain.char_indices().next_back()?;
+    Some(&start[..prefix.len() + last])
 }
 
 fn mark_of(answer: &Answer) -> Result<ETag, Failure> {
@@ -271,8 +284,15 @@ impl Service for XmlApi {
         if listing.one_level {
             query.push(("delimiter", "/"));
         }
+        let page_size = listing.page_size.map(|size| size.to_string());
+        if let Some(size) = &page_size {
+            query.push(("max-keys", size));
+        }
         match (token, &listing.start_after) {
             (Some(token), _) => query.push(("continuation-token", token)),
+            (None, Some(after)) if self.by_folder => {
+                query.extend(before_folders(after, &listing.prefix).map(|start| ("start-after", start)));
+            }
             (None, Some(after)) => query.push(("start-after", after)),
             (None, None) => {}
         }
@@ -306,4 +326,18 @@ pub(crate) async fn signed(signer: &dyn Signer, key: &str, access: SignedAccess,
     };
     let url = signer.signed_url(method, &path, expires_in).await.map_err(|e| errors::from_store(&e))?;
     Ok(Secret::new(url.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_passes_over_no_folder() {
+        for (start, expected) in
+            [("p/0550.json", Some("p/055")), ("p/a!/x", Some("p/")), ("p/a/b", Some("p/a/")), ("p/!", None), ("other", None)]
+        {
+            assert_eq!(before_folders(start, "p/"), expected, "{start}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The servers that `cargo xtask test` starts, as the tests find them.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 /// Key and secret that every server for tests is started with.
 pub const KEY: &str = "storagetest";
