@@ -34,6 +34,11 @@ pub trait Harness: Send + Sync {
         true
     }
 
+    /// Characters that blob paths can't have here, since the service behind the backend turns them into others: the backend must refuse them.
+    fn refused_in_paths(&self) -> &str {
+        ""
+    }
+
     /// A place that can't be reached or can't be used: a closed port, a missing folder, wrong credentials.
     async fn broken_place(&self) -> Result<Option<Place>> {
         Ok(None)
@@ -98,12 +103,21 @@ pub struct DriverHarness<D> {
     unavailable: Option<String>,
     manual_clock: bool,
     survives_close: bool,
+    refused_in_paths: &'static str,
 }
 
 impl<D: Driver> DriverHarness<D> {
     /// A harness that opens, with `driver`, the fresh and empty places that `place` makes.
     pub fn new(driver: D, place: impl Fn() -> Result<Place> + Send + Sync + 'static) -> Self {
-        Self { driver, place: Box::new(place), broken: None, unavailable: None, manual_clock: false, survives_close: true }
+        Self {
+            driver,
+            place: Box::new(place),
+            broken: None,
+            unavailable: None,
+            manual_clock: false,
+            survives_close: true,
+            refused_in_paths: "",
+        }
     }
 
     /// See [`Harness::broken_place`].
@@ -124,6 +138,13 @@ impl<D: Driver> DriverHarness<D> {
     #[must_use]
     pub fn ephemeral(mut self) -> Self {
         self.survives_close = false;
+        self
+    }
+
+    /// See [`Harness::refused_in_paths`].
+    #[must_use]
+    pub fn refused_in_paths(mut self, characters: &'static str) -> Self {
+        self.refused_in_paths = characters;
         self
     }
 
@@ -162,6 +183,10 @@ impl<D: Driver> Harness for DriverHarness<D> {
 
     fn survives_close(&self) -> bool {
         self.survives_close
+    }
+
+    fn refused_in_paths(&self) -> &str {
+        self.refused_in_paths
     }
 
     async fn broken_place(&self) -> Result<Option<Place>> {

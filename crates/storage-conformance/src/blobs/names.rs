@@ -9,13 +9,18 @@ use crate::{CaseResult, Flavor, Harness, names};
 #[doc(hidden)]
 pub const FLAVOR: Flavor = Flavor::Single;
 
-/// Every path is a blob of its own, whatever characters it has, as a file name and as a folder name.
+/// Every path is a blob of its own, whatever characters it has, as a file name and as a folder name. Those with characters that the service can't
+/// keep are refused, for writing and reading.
 pub async fn odd_paths(h: &dyn Harness) -> CaseResult {
     let b = Fixture::open(h).await?;
-    let mut paths: Vec<String> = names::odd()
-        .into_iter()
-        .flat_map(|name| [format!("f/{name}"), format!("d/{name}/x"), format!("d/{name}/{name}")])
-        .collect();
+    let bad = |name: &String| name.contains(|c| h.refused_in_paths().contains(c));
+    let (bad, odd): (Vec<String>, Vec<String>) = names::odd().into_iter().partition(bad);
+    for name in bad {
+        refused(ErrorKind::InvalidInput, b.put(&format!("f/{name}"), "").await);
+        refused(ErrorKind::InvalidInput, b.read(&format!("d/{name}/x")).await);
+    }
+    let mut paths: Vec<String> =
+        odd.iter().flat_map(|name| [format!("f/{name}"), format!("d/{name}/x"), format!("d/{name}/{name}")]).collect();
     for at in &paths {
         b.put(at, at).await?;
     }
@@ -26,7 +31,7 @@ pub async fn odd_paths(h: &dyn Harness) -> CaseResult {
     paths.sort_unstable();
     assert_eq!(b.all().await?, paths);
     let below = storage_core::ListOptions::below(Some(path("d"))).one_level();
-    let mut folders: Vec<String> = names::odd().iter().map(|name| format!("d/{name}/")).collect();
+    let mut folders: Vec<String> = odd.iter().map(|name| format!("d/{name}/")).collect();
     folders.sort_unstable();
     assert_eq!(b.listed(below).await?, folders);
     for at in &paths {
