@@ -8,3 +8,5 @@ mod remote;
 pub use remote::ObjectBlobs;
 #[cfg(feature = "aws")]
 pub use remote::aws::S3Driver;
+#[cfg(feature = "azure")]
+pub use remote::azure::AzureDriver;

@@ -4,7 +4,8 @@ mod common;
 
 use common::{Server, s3_options};
 use storage_conformance::{DriverHarness, Place};
-use storage_object::S3Driver;
+use storage_core::DriverConfig;
+use storage_object::{AzureDriver, S3Driver};
 
 /// `base`: what a place's unique name is put behind: a bucket for each, or a prefix for each in one bucket.
 fn s3(server: Server, base: &'static str, options: &'static str) -> DriverHarness<S3Driver> {
@@ -14,7 +15,7 @@ fn s3(server: Server, base: &'static str, options: &'static str) -> DriverHarnes
     let place = move || {
         let mut place = Place::unique_name(base);
         let url = place.config.url.clone().unwrap_or_default();
-        place.config = storage_core::DriverConfig::from_url(&format!("{url}?{}{options}", s3_options(&endpoint)));
+        place.config = DriverConfig::from_url(&format!("{url}?{}{options}", s3_options(&endpoint)));
         Ok(place)
     };
     // Nothing listens on port 1.
@@ -31,4 +32,23 @@ mod s3_seaweedfs {
 mod s3_moto {
     use super::*;
     storage_conformance::test_blobs!(s3(Server::Moto, "s3://", ""));
+}
+
+fn azure() -> DriverHarness<AzureDriver> {
+    let address = Server::Azurite.address();
+    let unavailable = address.as_ref().err().cloned();
+    let endpoint = address.unwrap_or_default();
+    let place = move || {
+        let mut place = Place::unique_name("az://");
+        let url = place.config.url.clone().unwrap_or_default();
+        place.config = DriverConfig::from_url(&format!("{url}/some/prefix?emulator=true&endpoint={endpoint}"));
+        Ok(place)
+    };
+    let broken = || Ok(Place::url("az://nowhere?emulator=true&endpoint=http://127.0.0.1:1"));
+    DriverHarness::new(AzureDriver, place).broken(broken).unavailable(unavailable)
+}
+
+mod azure_azurite {
+    use super::*;
+    storage_conformance::test_blobs!(azure().refused_in_paths("\\"));
 }

@@ -111,6 +111,8 @@ impl ObjectBlobs {
     fn answered(&self, path: &BlobPath, answer: Answer, asked: Option<std::ops::Range<u64>>) -> Result<BlobRead> {
         let found = found(&answer.headers, self.service.traits())?;
         let range = match (answer.status, &asked) {
+            // Some answer so to a range of an empty blob.
+            (StatusCode::PARTIAL_CONTENT, None) if found.size == 0 => 0..0,
             (StatusCode::PARTIAL_CONTENT, _) => content_range(&answer)?,
             (_, None) => 0..found.size,
             (_, Some(asked)) if *asked == (0..found.size) => 0..found.size,

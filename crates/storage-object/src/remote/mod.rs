@@ -5,6 +5,7 @@ mod client;
 mod errors;
 mod list;
 mod service;
+mod signing;
 mod upload;
 mod wire;
 #[cfg(any(feature = "aws", feature = "gcp"))]
@@ -12,5 +13,8 @@ mod xml_api;
 
 #[cfg(feature = "aws")]
 pub(crate) mod aws;
+
+#[cfg(feature = "azure")]
+pub(crate) mod azure;
 
 pub use backend::ObjectBlobs;

@@ -200,6 +200,13 @@ async fn complete(service: &Arc<dyn Service>, key: &str, upload: &str, parts: &[
 /// What a refusal means for a write of this mode.
 pub(crate) fn refused(failure: Failure, mode: &PutMode) -> Error {
     let status = failure.status().map(|status| status.as_u16());
+    // Azure forgets the blocks of all others with each write of a blob.
+    if failure.code() == "InvalidBlockList" {
+        return match mode {
+            PutMode::Create => Error::already_exists("somebody else wrote the blob meanwhile"),
+            _ => Error::conflict("somebody else wrote the blob meanwhile, and with that discarded the parts of this write"),
+        };
+    }
     match (mode, status) {
         (PutMode::Create, Some(304 | 412)) => Error::already_exists("there is a blob at this path already"),
         // S3 answers so where two conditional writes meet; which of them came first is not known.

@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::{Method, StatusCode};
-use object_store::path::Path;
 use object_store::signer::Signer;
 use serde::Deserialize;
 use storage_core::{BlobAttributes, ETag, Error, PutMode, PutOptions, Result, Secret, SignedAccess};
 
 use super::errors;
 use super::service::{Found, ListPage, Listed, Listing, Service, Traits, mark, quoted};
+use super::signing::signed;
 use super::wire::{Answer, Call, Failure, Wire, encoded_path, with_query};
 
 const GIB: u64 = 1 << 30;
@@ -315,17 +315,6 @@ impl Service for XmlApi {
     async fn signed_url(&self, key: &str, access: SignedAccess, expires_in: Duration) -> Result<Secret> {
         signed(&*self.signer, key, access, expires_in).await
     }
-}
-
-/// A URL signed by object_store.
-pub(crate) async fn signed(signer: &dyn Signer, key: &str, access: SignedAccess, expires_in: Duration) -> Result<Secret> {
-    let path = Path::parse(key).map_err(|e| Error::invalid(e.to_string()))?;
-    let method = match access {
-        SignedAccess::Get => Method::GET,
-        SignedAccess::Put => Method::PUT,
-    };
-    let url = signer.signed_url(method, &path, expires_in).await.map_err(|e| errors::from_store(&e))?;
-    Ok(Secret::new(url.to_string()))
 }
 
 #[cfg(test)]

@@ -1,0 +1,7 @@
+//! Azure Blob Storage, and ADLS Gen2 by its blob endpoint.
+
+mod connection_string;
+mod driver;
+mod service;
+
+pub use driver::AzureDriver;
