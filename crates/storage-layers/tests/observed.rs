@@ -56,7 +56,7 @@ fn every_outcome_is_counted() {
         (format!("storage_calls_total{{{}}}", operation("operation=queues.stats,outcome=error")), 1),
         (format!("storage_calls_total{{{}}}", operation("operation=queues.receive,outcome=ok")), 1),
         (format!("storage_calls_total{{{}}}", operation("operation=queues.receive,outcome=cancelled")), 1),
-        (format!("storage_errors_total{{backend=memory,component=task_queue,kind=not-found,operation=queues.stats}}"), 1),
+        ("storage_errors_total{backend=memory,component=task_queue,kind=not-found,operation=queues.stats}".to_owned(), 1),
         (format!("storage_call_duration_seconds{{{}}}", operation("operation=queues.receive")), 2),
         (format!("storage_bytes_total{{{}}}", operation("direction=written")), 9),
         (format!("storage_bytes_total{{{}}}", operation("direction=read")), 9),
