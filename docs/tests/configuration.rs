@@ -114,6 +114,26 @@ fn options_are_those_of_the_drivers() {
     }
 }
 
+/// Names, and what is said of them: `Settings::KEYS` is the source.
+#[test]
+fn keys_of_policies_are_those_of_the_layers() {
+    use storage_layers::policy::{Breaker, Concurrency, RateLimit, Retry, Settings, Timeouts};
+    let page = page();
+    let parts = [
+        ("timeouts", Timeouts::KEYS),
+        ("retry", Retry::KEYS),
+        ("breaker", Breaker::KEYS),
+        ("rate_limit", RateLimit::KEYS),
+        ("concurrency", Concurrency::KEYS),
+    ];
+    for (part, keys) in parts {
+        let section = section(&page, &format!("### Policy `{part}`"));
+        let documented: Vec<_> = rows(section).iter().map(|row| (code(&row[0]), row[1].clone())).collect();
+        let declared: Vec<_> = keys.iter().map(|key| (key.name.to_owned(), key.help.to_owned())).collect();
+        assert_eq!(documented, declared, "{part}");
+    }
+}
+
 #[test]
 fn files_are_accepted() {
     let page = page();

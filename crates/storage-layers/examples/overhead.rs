@@ -45,7 +45,7 @@ async fn main() -> Result<()> {
             .retry(Retry::default())
             .breaker(Breaker::default())
     };
-    let layers: [(&str, PolicyBuilder, bool); 9] = [
+    let layers: [(&str, PolicyBuilder, bool); 10] = [
         ("an empty policy", Policy::builder(), false),
         ("timeouts", Policy::builder().timeouts(Timeouts::default()), false),
         ("timeouts and retry", Policy::builder().retry(Retry::default()), false),
@@ -53,6 +53,7 @@ async fn main() -> Result<()> {
         ("breaker", Policy::builder().breaker(Breaker::default()), false),
         ("rate limit", Policy::builder().rate(rate()), false),
         ("concurrency limit", Policy::builder().concurrency(Concurrency::default()), false),
+        ("the whole policy", all(), false),
         ("observed alone", Policy::builder(), true),
         ("everything, observed", all(), true),
     ];

@@ -1,11 +1,14 @@
 //! The chain that a call goes through.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use storage_core::{Error, ErrorKind, Result};
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::breaker::CircuitBreaker;
+use super::rate::Rate;
 use super::{BreakerState, Call, Policy, Tries};
 use crate::observe::Observer;
 
@@ -47,7 +50,8 @@ impl Policy {
                     return Ok(answer);
                 }
                 Err(error) if !has_more() => return Err(error),
-                Err(error) => tries.again(self, observer, call.op, call.repeat, error).await?,
+                // Boxed, as everything that most calls do without: a future is moved at its full size.
+                Err(error) => Box::pin(tries.again(self, observer, call.op, call.repeat, error)).await?,
             }
         }
     }
@@ -73,11 +77,13 @@ impl Policy {
 
     /// Waits for the call's turn, makes it if the service works, and tells the breaker how it ended.
     async fn admitted<T>(&self, ends: Option<Instant>, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let _slot = match ends {
-            None => self.turn().await?,
-            Some(ends) => timeout_at(ends, self.turn()).await.map_err(|_| no_turn())??,
+        let _slot = match (self.turn_now(), ends) {
+            (Some(slot), _) => slot,
+            (None, None) => Box::pin(self.turn()).await?,
+            (None, Some(ends)) => timeout_at(ends, Box::pin(self.turn())).await.map_err(|_| no_turn())??,
         };
         let pass = self.0.breaker.as_ref().map(CircuitBreaker::admit).transpose()?;
+        let call = pin!(call);
         let outcome = match ends {
             None => call.await,
             Some(ends) => timeout_at(ends, call).await.unwrap_or_else(|_| Err(past_deadline())),
@@ -88,7 +94,16 @@ impl Policy {
         outcome
     }
 
-    async fn turn(&self) -> Result<Option<tokio::sync::SemaphorePermit<'_>>> {
+    /// The call's turn, if it need not wait for it.
+    fn turn_now(&self) -> Option<Turn<'_>> {
+        let slot = match &self.0.slots {
+            Some(slots) => Some(slots.take_now()?),
+            None => None,
+        };
+        self.0.rate.as_ref().is_none_or(Rate::take_now).then_some(slot)
+    }
+
+    async fn turn(&self) -> Result<Turn<'_>> {
         let slot = match &self.0.slots {
             Some(slots) => Some(slots.take().await?),
             None => None,
@@ -111,6 +126,9 @@ impl Policy {
         }
     }
 }
+
+/// A place among the calls that run, held until the call is done.
+type Turn<'a> = Option<SemaphorePermit<'a>>;
 
 /// Bounds a try.
 async fn within<T>(limit: Option<Duration>, attempt: impl Future<Output = Result<T>>) -> Result<T> {

@@ -19,9 +19,14 @@ impl Slots {
         Self { settings, slots: Semaphore::new(settings.max as usize), waiting: AtomicU32::new(0) }
     }
 
+    /// A turn, if there is one.
+    pub(super) fn take_now(&self) -> Option<SemaphorePermit<'_>> {
+        self.slots.try_acquire().ok()
+    }
+
     /// Waits for a turn, first come, first served.
     pub(super) async fn take(&self) -> Result<SemaphorePermit<'_>> {
-        if let Ok(slot) = self.slots.try_acquire() {
+        if let Some(slot) = self.take_now() {
             return Ok(slot);
         }
         let _place = Place::take(&self.waiting, self.settings.max_waiting).ok_or_else(|| {

@@ -17,7 +17,7 @@ mod concurrency;
 mod config;
 mod idle;
 mod rate;
-mod repeat;
+pub mod repeat;
 mod settings;
 mod tries;
 

@@ -35,11 +35,14 @@ impl Rate {
         Self { settings, limiter, turn: Mutex::new(()), waiting: AtomicU32::new(0) }
     }
 
+    /// True where there may be one try more, and nobody waits for it.
+    pub(super) fn take_now(&self) -> bool {
+        self.turn.try_lock().is_ok_and(|_turn| self.limiter.check().is_ok())
+    }
+
     /// Waits until there may be one try more, first come, first served.
     pub(super) async fn take(&self) -> Result<()> {
-        if let Ok(_turn) = self.turn.try_lock()
-            && self.limiter.check().is_ok()
-        {
+        if self.take_now() {
             return Ok(());
         }
         // Who would wait longer than is allowed is told at once.

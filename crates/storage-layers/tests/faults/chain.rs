@@ -1,7 +1,5 @@
 //! Each part of the chain, and their order.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use storage_core::{ErrorKind, Expect, Key, RecordBackend as _, Result};
 use storage_layers::policy::{Breaker, BreakerState, Concurrency, Policy, RateLimit, Retry, Timeouts};
@@ -69,7 +67,7 @@ async fn a_service_that_asks_for_too_much_is_not_waited_for() {
     let began = Instant::now();
     let error = get(&world).await.unwrap_err();
     assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Throttled, Some(61 * SECOND)));
-    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(began.elapsed(), std::time::Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +80,7 @@ async fn the_deadline_bounds_all_tries_together() {
     world.faulty.script([Fault::RetryAfter(30)]);
     let began = Instant::now();
     assert_eq!(get(&world).await.unwrap_err().kind(), ErrorKind::Throttled);
-    assert_eq!(began.elapsed(), Duration::ZERO, "no wait that the deadline would cut");
+    assert_eq!(began.elapsed(), std::time::Duration::ZERO, "no wait that the deadline would cut");
 }
 
 #[tokio::test(start_paused = true)]
