@@ -16,8 +16,7 @@ use crate::exit::{Failure, code_of, one_line, say};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Each component is opened; a probe of its own (a table, a queue, a blob below .storage-check) is written, read, listed and removed again, also
-where one of these fails. Nothing else is touched. Where one fails, the exit code is that of its error.
+Each component is opened; a probe of its own (a table, a queue, a blob below .storage-check) is written, read, listed and removed again, also where one of these fails. Nothing else is touched. Where one fails, the exit code is that of its error.
 
 Examples:
   storage check
