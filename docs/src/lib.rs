@@ -15,5 +15,6 @@ pages! {
     queues: "../queues.md";
     blobs: "../blobs.md";
     configuration: "../configuration.md";
+    layers: "../layers.md";
     tasks: "../tasks.md";
 }
