@@ -8,4 +8,5 @@ mod conformance;
 mod encryption;
 mod mirror;
 mod read_only;
+mod soak;
 mod support;
