@@ -3,6 +3,7 @@
 use crate::args::TestOptions;
 use crate::report::{Case, Tally, render};
 use crate::runner::{NOT_COMPILED, Session};
+use crate::servers::Servers;
 use crate::workspace::Workspace;
 use crate::{Failure, Result, plan, provision};
 
@@ -22,6 +23,10 @@ pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<Tally>
             session.set(name, "1".into());
         }
     }
+    let _servers = match options.no_servers {
+        true => None,
+        false => Some(Servers::start(&mut session, options.backend.as_deref())?),
+    };
     let mut cases = Vec::new();
     for selection in &selections {
         cases.extend(session.run(selection)?);
