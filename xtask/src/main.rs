@@ -22,6 +22,7 @@ mod process;
 mod provision;
 mod report;
 mod runner;
+mod servers;
 mod skips;
 mod table;
 mod test;

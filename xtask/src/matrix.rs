@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::report::{COMPONENTS, Case, Tally, details, group};
 use crate::runner::Session;
+use crate::servers::Servers;
 use crate::table::{Align, Table};
 use crate::workspace::Workspace;
 use crate::{Failure, Result, capabilities, plan};
@@ -14,7 +15,8 @@ use crate::{Failure, Result, capabilities, plan};
 ///
 /// When the suites can't be run, or there are none.
 pub(crate) fn run(workspace: &Workspace, backend: Option<&str>) -> Result<Tally> {
-    let session = Session::new(workspace)?;
+    let mut session = Session::new(workspace)?;
+    let _servers = Servers::start(&mut session, backend)?;
     let mut cases = Vec::new();
     for selection in plan::conformance(workspace, backend)? {
         cases.extend(session.run(&selection)?);

@@ -159,7 +159,8 @@ fn running() -> MutexGuard<'static, Option<u32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn not_interrupted() -> Result<()> {
+/// An error once a signal has come.
+pub(crate) fn not_interrupted() -> Result<()> {
     if INTERRUPTED.load(Ordering::SeqCst) { Err(Failure::Interrupted) } else { Ok(()) }
 }
 

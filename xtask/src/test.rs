@@ -4,6 +4,7 @@ use crate::args::TestOptions;
 use crate::plan::Selection;
 use crate::report::{Case, Tally, render};
 use crate::runner::{NOT_COMPILED, Session, failed_run};
+use crate::servers::Servers;
 use crate::workspace::Workspace;
 use crate::{Failure, Result, capabilities, plan, provision};
 
@@ -23,6 +24,10 @@ pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<Tally>
             session.set(name, "1".into());
         }
     }
+    let _servers = match options.no_servers {
+        true => None,
+        false => Some(Servers::start(&mut session, options.backend.as_deref())?),
+    };
     let mut cases = Vec::new();
     for selection in &selections {
         cases.extend(session.run(selection)?);

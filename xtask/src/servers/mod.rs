@@ -1,0 +1,182 @@
+//! Servers that tests talk to: found, started on free private ports of 127.0.0.1, told to the tests, stopped at the end.
+//!
+//! A new server is a new [`Spec`] in [`SPECS`] and a function that says how it is started. What is not installed is not started; its
+//! tests say that they could not run.
+
+mod object;
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::runner::Session;
+use crate::workspace::Workspace;
+use crate::{Failure, Result, doing};
+use process::Running;
+
+/// How long a server may take until it answers.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A kind of server.
+struct Spec {
+    name: &'static str,
+    /// The backend crate whose tests use it, without `storage-`.
+    backend: &'static str,
+    /// The environment variable in which tests find its address. One that is set already is left, and nothing is started.
+    variable: &'static str,
+    /// The program, as it is looked for in `PATH`.
+    program: &'static str,
+    /// How many ports it takes.
+    ports: usize,
+    launch: fn(&Place) -> Result<Launch>,
+}
+
+/// All there are.
+const SPECS: &[Spec] = &[
+    Spec {
+        name: "SeaweedFS",
+        backend: "object",
+        variable: "STORAGE_TEST_SEAWEEDFS",
+        program: "weed",
+        ports: 8,
+        launch: object::seaweedfs,
+    },
+    Spec {
+        name: "moto",
+        backend: "object",
+        variable: "STORAGE_TEST_MOTO",
+        program: "moto_server",
+        ports: 1,
+        launch: object::moto,
+    },
+    Spec {
+        name: "Azurite",
+        backend: "object",
+        variable: "STORAGE_TEST_AZURITE",
+        program: "azurite-blob",
+        ports: 1,
+        launch: object::azurite,
+    },
+];
+
+/// What a server is given: a folder of its own, and ports that were free a moment ago.
+struct Place {
+    folder: PathBuf,
+    ports: Vec<u16>,
+}
+
+/// How a server is started, and how it is known to be up.
+struct Launch {
+    arguments: Vec<String>,
+    /// What tests are told.
+    address: String,
+    ready: Ready,
+}
+
+/// When a server is up.
+enum Ready {
+    /// It answers HTTP at this port, whatever it answers.
+    Http(u16),
+}
+
+/// The servers of one run. Dropped, they stop.
+pub(crate) struct Servers {
+    _running: Vec<Running>,
+    folder: PathBuf,
+}
+
+impl Servers {
+    /// Starts the servers that the tests of `backend` (`None`: of all) can use, and tells the session.
+    ///
+    /// # Errors
+    ///
+    /// When interrupted, or no folder can be made. A server that does not come up is reported and left out.
+    pub(crate) fn start(session: &mut Session<'_>, backend: Option<&str>) -> Result<Self> {
+        let folder = session.workspace.target.join("xtask").join(format!("servers-{}", std::process::id()));
+        let mut servers = Self { _running: Vec::new(), folder: folder.clone() };
+        // The protection from processes that outlive us is made for Unix.
+        if !cfg!(unix) {
+            return Ok(servers);
+        }
+        let wanted = SPECS.iter().filter(|spec| backend.is_none_or(|backend| backend == spec.backend));
+        for spec in wanted.filter(|spec| std::env::var_os(spec.variable).is_none()) {
+            if !is_installed(session.workspace, spec.program) {
+                continue;
+            }
+            match spec.start(session.workspace, &folder) {
+                Ok((running, address)) => {
+                    println!("{} listens at {address}", spec.name);
+                    session.set(spec.variable, address.into());
+                    servers._running.push(running);
+                }
+                Err(Failure::Interrupted) => return Err(Failure::Interrupted),
+                Err(Failure::Failed(message) | Failure::Usage(message)) => eprintln!("warning: {message}"),
+            }
+        }
+        Ok(servers)
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self._running.clear();
+        // If it stays, `cargo clean` removes it.
+        _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Spec {
+    fn start(&self, workspace: &Workspace, folder: &Path) -> Result<(Running, String)> {
+        let folder = folder.join(self.variable);
+        doing(std::fs::create_dir_all(&folder), || format!("cannot create {}", folder.display()))?;
+        let place = Place { ports: free_ports(self.ports)?, folder };
+        let launch = (self.launch)(&place)?;
+        let mut running = Running::start(workspace, self.program, &launch.arguments, &place.folder)?;
+        match launch.ready {
+            Ready::Http(port) => running.await_http(port, PATIENCE)?,
+        }
+        Ok((running, launch.address))
+    }
+}
+
+fn is_installed(workspace: &Workspace, program: &str) -> bool {
+    let mut command = Command::new("sh");
+    command.args(["-c", "command -v \"$1\"", "sh", program]).env("PATH", crate::provision::search_path(workspace));
+    crate::process::succeeds(command)
+}
+
+/// Ports that nobody listens on. All are held until the last is found, so that they differ.
+fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let find = || -> std::io::Result<Vec<u16>> {
+        let listeners = (0..count).map(|_| std::net::TcpListener::bind(("127.0.0.1", 0))).collect::<Result<Vec<_>, _>>()?;
+        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    };
+    doing(find(), || "cannot find free ports".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_free_and_differ() {
+        let mut ports = free_ports(8).unwrap();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 8);
+        assert!(!ports.contains(&0));
+    }
+
+    #[test]
+    fn every_server_listens_here_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        for spec in SPECS {
+            let place = Place { folder: folder.path().to_owned(), ports: (40_000..).take(spec.ports).collect() };
+            let launch = (spec.launch)(&place).unwrap();
+            assert!(launch.address.starts_with("http://127.0.0.1:40"), "{}", spec.name);
+            let line = launch.arguments.join(" ");
+            assert!(line.contains("127.0.0.1") && !line.contains("0.0.0.0"), "{line}");
+        }
+    }
+}
