@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
-use storage_core::{BlobBackend, BlobBody, BlobStore, GetOptions, Result};
+use storage_core::{BlobBody, BlobStore, GetOptions, Result};
 use storage_layers::transform::compression::{CompressedBlobs, CompressionOptions};
 use storage_layers::transform::encryption::{EncryptedBlobs, EncryptionOptions, Key, Keyring};
 
-use crate::support::{fs, noise, path};
+use crate::support::{Wrap, fs, noise, path};
 
 const PIECES: u64 = 1 << 10;
 const PIECE: usize = 1 << 20;
@@ -37,7 +37,6 @@ async fn hash(blobs: &BlobStore) -> Result<[u8; 32]> {
 #[ignore = "soak: writes and reads 1 GiB for each of two transforms"]
 async fn soak_a_gigabyte_in_bounded_memory() -> Result<()> {
     let piece = |n: u64| if n.is_multiple_of(2) { noise(n, PIECE) } else { Bytes::from(format!("line {n}\n").repeat(PIECE / 8)) };
-    type Wrap = fn(Arc<dyn BlobBackend>) -> Arc<dyn BlobBackend>;
     let wraps: [Wrap; 2] = [
         |inner| Arc::new(EncryptedBlobs::new(inner, Keyring::new(Key::new([1; 32])), EncryptionOptions::default())),
         |inner| Arc::new(CompressedBlobs::new(inner, CompressionOptions::default()).unwrap()),
