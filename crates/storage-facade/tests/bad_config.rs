@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use storage_facade::{EnvLayer, Storage};
+use storage_facade::{EnvLayer, Registry, Storage};
 
 /// File name, content, and environment variables.
 type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -148,6 +149,15 @@ async fn every_bad_transform_gets_a_message_that_helps() {
     insta::assert_snapshot!(messages(TRANSFORMS).await);
 }
 
+/// The embedded drivers, whatever is compiled in besides: messages list what there is.
+fn embedded() -> Registry {
+    let mut registry = Registry::empty();
+    registry.register(Arc::new(storage_sqlite::SqliteDriver));
+    registry.register(Arc::new(storage_fs::FsDriver));
+    registry.register(Arc::new(storage_memory::MemoryDriver));
+    registry
+}
+
 async fn messages(cases: &[Case]) -> String {
     let mut messages = String::new();
     for (index, (name, content, variables)) in cases.iter().enumerate() {
@@ -155,7 +165,7 @@ async fn messages(cases: &[Case]) -> String {
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
         let env = EnvLayer::of("STORAGE_", variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
-        let outcome = Storage::builder().file(&path).env(env).open().await;
+        let outcome = Storage::builder().file(&path).env(env).registry(embedded()).open().await;
         let error = match outcome {
             Err(error) => error,
             Ok(_) => panic!("case {index} was accepted: {content:?} {variables:?}"),

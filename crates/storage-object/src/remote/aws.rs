@@ -237,15 +237,19 @@ impl Driver for S3Driver {
     }
 
     fn surfaces(&self) -> Surfaces {
-        Surfaces { blobs: true, ..Surfaces::default() }
+        Surfaces { records: true, blobs: true, ..Surfaces::default() }
     }
 
     fn options(&self) -> &'static [OptionSpec] {
         OPTIONS
     }
 
+    fn is_remote(&self, _config: &DriverConfig) -> bool {
+        true
+    }
+
     async fn open(&self, config: &DriverConfig) -> Result<Backends> {
         let parts = self.parts(config).map_err(|e| e.with_operation("s3.open"))?;
-        open(parts, config.auto_create).await.map_err(|e| e.with_operation("s3.open"))
+        open(parts, config).await.map_err(|e| e.with_operation("s3.open"))
     }
 }

@@ -14,6 +14,7 @@ use super::backend::{ObjectBlobs, prepare};
 use super::errors::from_store;
 use super::service::Service;
 use super::upload::Chunks;
+use crate::records;
 
 /// Without a `timeout`: how long a service may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -138,8 +139,8 @@ pub(crate) struct Parts {
     pub(crate) storage_options: BTreeMap<String, Secret>,
 }
 
-/// Puts a backend together, and creates the container where that is wanted.
-pub(crate) async fn open(parts: Parts, auto_create: bool) -> Result<Backends> {
+/// Puts a backend together, with records on its blobs, and creates the container where that is wanted.
+pub(crate) async fn open(parts: Parts, config: &DriverConfig) -> Result<Backends> {
     let prefix = parts.prefix.trim_end_matches('/');
     let place = if prefix.is_empty() { parts.base_uri.clone() } else { format!("{}/{prefix}", parts.base_uri) };
     let location = match &parts.endpoint {
@@ -163,6 +164,6 @@ pub(crate) async fn open(parts: Parts, auto_create: bool) -> Result<Backends> {
         storage_options: parts.storage_options,
         closed: AtomicBool::new(false),
     };
-    prepare(&blobs, auto_create).await?;
-    Ok(Backends { blobs: Some(Arc::new(blobs)), ..Backends::default() })
+    prepare(&blobs, config.auto_create).await?;
+    records::serve(Arc::new(blobs), config)
 }

@@ -268,15 +268,19 @@ impl Driver for AzureDriver {
     }
 
     fn surfaces(&self) -> Surfaces {
-        Surfaces { blobs: true, ..Surfaces::default() }
+        Surfaces { records: true, blobs: true, ..Surfaces::default() }
     }
 
     fn options(&self) -> &'static [OptionSpec] {
         OPTIONS
     }
 
+    fn is_remote(&self, _config: &DriverConfig) -> bool {
+        true
+    }
+
     async fn open(&self, config: &DriverConfig) -> Result<Backends> {
         let parts = self.parts(config).map_err(|e| e.with_operation("az.open"))?;
-        open(parts, config.auto_create).await.map_err(|e| e.with_operation("az.open"))
+        open(parts, config).await.map_err(|e| e.with_operation("az.open"))
     }
 }
