@@ -14,13 +14,15 @@ pub struct Registry {
 }
 
 /// Drivers of this toolkit that this build may lack: names and schemes, and the cargo feature that brings them, or `None` where no version does yet.
-const KNOWN: [(&[&str], Option<&str>); 10] = [
+const KNOWN: [(&[&str], Option<&str>); 12] = [
     (&["sqlite"], Some("sqlite")),
     (&["fs", "file"], Some("fs")),
     (&["memory"], Some("memory")),
     (&["postgres", "postgresql"], None),
     (&["mysql", "mariadb"], None),
-    (&["s3", "az", "azure", "abfs", "abfss", "gs", "gcs"], None),
+    (&["s3", "s3a"], Some("s3")),
+    (&["az", "azure", "abfs", "abfss"], Some("azure")),
+    (&["gs", "gcs"], Some("gcp")),
     (&["redis", "rediss"], None),
     (&["nats"], None),
     (&["amqp", "amqps", "rabbitmq", "celery", "celery+amqp"], None),
@@ -37,6 +39,12 @@ impl Default for Registry {
         registry.register(Arc::new(storage_fs::FsDriver));
         #[cfg(feature = "memory")]
         registry.register(Arc::new(storage_memory::MemoryDriver));
+        #[cfg(feature = "s3")]
+        registry.register(Arc::new(storage_object::S3Driver));
+        #[cfg(feature = "azure")]
+        registry.register(Arc::new(storage_object::AzureDriver));
+        #[cfg(feature = "gcp")]
+        registry.register(Arc::new(storage_object::GcsDriver));
         registry
     }
 }

@@ -12,5 +12,7 @@ pub use remote::ObjectBlobs;
 pub use remote::aws::S3Driver;
 #[cfg(feature = "azure")]
 pub use remote::azure::AzureDriver;
+#[cfg(feature = "gcp")]
+pub use remote::gcp::GcsDriver;
 #[cfg(feature = "view")]
 pub use view::ObjectStoreView;
