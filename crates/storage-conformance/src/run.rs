@@ -47,7 +47,7 @@ impl fmt::Debug for Failure {
 }
 
 tokio::task_local! {
-    static NAME: &'static str;
+    static NAME: String;
 }
 
 /// Runs a case on a runtime of its own. The macros expand to this.
@@ -67,7 +67,10 @@ pub fn run(name: &'static str, flavor: Flavor, harness: &dyn Harness, case: Case
         }
         case(harness).await
     };
-    match runtime.block_on(NAME.scope(name, async { tokio::time::timeout(LIMIT, whole).await })) {
+    // Where suites run against several services, the module before the suite tells them apart.
+    let thread = std::thread::current();
+    let full = thread.name().filter(|full| full.ends_with(name)).unwrap_or(name).to_owned();
+    match runtime.block_on(NAME.scope(full, async { tokio::time::timeout(LIMIT, whole).await })) {
         Ok(Ok(())) => {}
         Ok(Err(failure)) => panic!("{name}: {failure:?}"),
         Err(_) => panic!("{name} hangs: not done after {LIMIT:?}"),
@@ -90,7 +93,8 @@ pub fn skip(reason: &str) {
     }
     let Some(log) = std::env::var_os("XTASK_TEST_SKIPS") else { return };
     let thread = std::thread::current();
-    let test = NAME.try_with(|name| *name).ok().or_else(|| thread.name()).unwrap_or("unnamed").to_owned();
+    let named = NAME.try_with(Clone::clone).ok().or_else(|| thread.name().map(str::to_owned));
+    let test = named.unwrap_or_else(|| "unnamed".to_owned());
     let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "unknown".into());
     let line = format!("{package}\t{test}\t{}\n", reason.replace(['\t', '\n', '\r'], " "));
     // One write of one short line: lines of concurrent tests do not mix.

@@ -22,7 +22,7 @@ const KNOWN: [(&[&str], Option<&str>); 12] = [
     (&["mysql", "mariadb"], None),
     (&["s3", "s3a"], Some("s3")),
     (&["az", "azure", "abfs", "abfss"], Some("azure")),
-    (&["gs", "gcs"], None),
+    (&["gs", "gcs"], Some("gcp")),
     (&["redis", "rediss"], None),
     (&["nats"], None),
     (&["amqp", "amqps", "rabbitmq", "celery", "celery+amqp"], None),
@@ -43,6 +43,8 @@ impl Default for Registry {
         registry.register(Arc::new(storage_object::S3Driver));
         #[cfg(feature = "azure")]
         registry.register(Arc::new(storage_object::AzureDriver));
+        #[cfg(feature = "gcp")]
+        registry.register(Arc::new(storage_object::GcsDriver));
         registry
     }
 }

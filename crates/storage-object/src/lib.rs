@@ -3,6 +3,8 @@
 pub mod records;
 #[cfg(feature = "remote")]
 mod remote;
+#[cfg(feature = "view")]
+mod view;
 
 #[cfg(feature = "remote")]
 pub use remote::ObjectBlobs;
@@ -10,3 +12,7 @@ pub use remote::ObjectBlobs;
 pub use remote::aws::S3Driver;
 #[cfg(feature = "azure")]
 pub use remote::azure::AzureDriver;
+#[cfg(feature = "gcp")]
+pub use remote::gcp::GcsDriver;
+#[cfg(feature = "view")]
+pub use view::ObjectStoreView;

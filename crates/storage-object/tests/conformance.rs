@@ -1,11 +1,16 @@
 //! Each service against the definition of the traits.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 mod common;
+// Named so that no report can take it for the service.
+#[path = "gcs_fake/mod.rs"]
+mod fake;
 
 use common::{Server, s3_options};
 use storage_conformance::{DriverHarness, Place};
 use storage_core::DriverConfig;
-use storage_object::{AzureDriver, S3Driver};
+use storage_object::{AzureDriver, GcsDriver, S3Driver};
 
 /// `base`: what a place's unique name is put behind: a bucket for each, or a prefix for each in one bucket.
 fn s3(server: Server, base: &'static str, options: &'static str) -> DriverHarness<S3Driver> {
@@ -51,4 +56,26 @@ fn azure() -> DriverHarness<AzureDriver> {
 mod azure_azurite {
     use super::*;
     storage_conformance::test_blobs!(azure().refused_in_paths("\\"));
+}
+
+/// Google Cloud Storage, of which there is a fake alone.
+fn gcs() -> DriverHarness<GcsDriver> {
+    let with =
+        |url: &str, endpoint: &str| DriverConfig::from_url(&format!("{url}?endpoint={endpoint}&token={}&project=p", fake::TOKEN));
+    let place = move || {
+        let mut place = Place::unique_name("gs://");
+        place.config = with(&place.config.url.clone().unwrap_or_default(), fake::address());
+        Ok(place)
+    };
+    let broken = move || {
+        let mut place = Place::unique_name("gs://");
+        place.config = with("gs://nowhere", "http://127.0.0.1:1");
+        Ok(place)
+    };
+    DriverHarness::new(GcsDriver, place).broken(broken)
+}
+
+mod gcs_fake {
+    use super::*;
+    storage_conformance::test_blobs!(gcs());
 }

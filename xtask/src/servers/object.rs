@@ -34,6 +34,11 @@ pub(super) fn seaweedfs(place: &Place) -> Result<Launch> {
         format!("-s3.config={}", config.display()),
         "-s3.autoCreateBucket=false".to_owned(),
         "-iam=false".to_owned(),
+        "-s3.port.iceberg=0".to_owned(),
+        "-s3.port.lance=0".to_owned(),
+        // In the server's own folder: absolute paths may be longer than the name of a socket.
+        "-s3.localSocket=s3.sock".to_owned(),
+        "-filer.localSocket=filer.sock".to_owned(),
         "-master.telemetry=false".to_owned(),
         "-master.volumeSizeLimitMB=64".to_owned(),
         "-volume.max=0".to_owned(),

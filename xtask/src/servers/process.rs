@@ -10,8 +10,8 @@ use crate::workspace::Workspace;
 use crate::{Failure, Result, doing, process, provision};
 
 /// Starts the program and kills its whole process group as soon as standard input ends: when it is closed, and when `xtask` is gone,
-/// whatever took it away.
-const GUARD: &str = r#""$@" </dev/null & read -r _; kill -KILL 0"#;
+/// whatever took it away. A program that ends by itself leaves a file that says so.
+const GUARD: &str = r#"{ "$@" </dev/null; echo "$?" >ended; } & read -r _; kill -KILL 0"#;
 const TICK: Duration = Duration::from_millis(100);
 /// How much of a log is shown.
 const TAIL: usize = 2_000;
@@ -47,10 +47,12 @@ impl Running {
         let start = Instant::now();
         while !answers_http(port) {
             process::not_interrupted()?;
-            if start.elapsed() > patience {
+            let ended = self.log.with_file_name("ended").exists();
+            if ended || start.elapsed() > patience {
                 let log = std::fs::read(&self.log).unwrap_or_default();
                 let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(TAIL)..]).into_owned();
-                return Err(Failure::Failed(format!("{} does not answer at port {port} after {patience:?}:\n{tail}", self.name)));
+                let what = if ended { "ended".to_owned() } else { format!("does not answer at port {port} after {patience:?}") };
+                return Err(Failure::Failed(format!("{} {what}:\n{tail}", self.name)));
             }
             std::thread::sleep(TICK);
         }

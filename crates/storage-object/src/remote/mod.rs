@@ -17,4 +17,7 @@ pub(crate) mod aws;
 #[cfg(feature = "azure")]
 pub(crate) mod azure;
 
+#[cfg(feature = "gcp")]
+pub(crate) mod gcp;
+
 pub use backend::ObjectBlobs;

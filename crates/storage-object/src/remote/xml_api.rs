@@ -166,8 +166,10 @@ impl XmlApi {
 fn before_folders<'a>(start: &'a str, prefix: &str) -> Option<&'a str> {
     let after = start.strip_prefix(prefix)?;
     let plain = &after[..after.find(|c| c < '/').unwrap_or(after.len())];
-    let (last, _) = plain.char_indices().next_back()?;
-    Some(&start[..prefix.len() + last])
+    let (last, end) = plain.char_indices().next_back()?;
+    // A folder's name with its slash goes into the folder.
+    let kept = if end == '/' { plain.len() } else { last };
+    Some(&start[..prefix.len() + kept])
 }
 
 fn mark_of(answer: &Answer) -> Result<ETag, Failure> {
@@ -323,9 +325,14 @@ mod tests {
 
     #[test]
     fn a_start_passes_over_no_folder() {
-        for (start, expected) in
-            [("p/0550.json", Some("p/055")), ("p/a!/x", Some("p/")), ("p/a/b", Some("p/a/")), ("p/!", None), ("other", None)]
-        {
+        for (start, expected) in [
+            ("p/0550.json", Some("p/055")),
+            ("p/a!/x", Some("p/")),
+            ("p/a/b", Some("p/a/")),
+            ("p/a/%F0", Some("p/a/")),
+            ("p/!", None),
+            ("other", None),
+        ] {
             assert_eq!(before_folders(start, "p/"), expected, "{start}");
         }
     }
