@@ -1,6 +1,6 @@
 //! Drivers: how a backend crate is opened from configuration.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,11 +31,11 @@ pub struct OptionSpec {
 }
 
 /// What a driver is opened with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct DriverConfig {
     /// The address, without the query part, which is in `options`. `None`: the driver's default.
     pub url: Option<String>,
-    /// The driver's own options. Names outside [`Driver::options`] are refused before `open` is called.
+    /// The driver's own options. Names outside [`Driver::options`] are refused before `open` is called. May hold secrets: `Debug` shows their names alone.
     pub options: Map<String, Value>,
     /// How many connections at most. `None`: the driver's default.
     pub pool_size: Option<u32>,
@@ -45,6 +45,24 @@ pub struct DriverConfig {
     pub auto_create: bool,
     /// Where expiry and leases take the time from, for backends that have no clock of their own.
     pub clock: Clock,
+}
+
+impl fmt::Debug for DriverConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without user name and password, which stand between `//` and `@`.
+        let url = self.url.as_deref().map(|url| match url.split_once("://") {
+            Some((scheme, rest)) => {
+                let authority = rest.find('/').unwrap_or(rest.len());
+                let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
+                format!("{scheme}://{}", &rest[host..])
+            }
+            None => url.to_owned(),
+        });
+        let options: Vec<_> = self.options.keys().collect();
+        let mut shown = f.debug_struct("DriverConfig");
+        shown.field("url", &url).field("options", &options).field("pool_size", &self.pool_size).field("timeout", &self.timeout);
+        shown.field("auto_create", &self.auto_create).field("clock", &self.clock).finish()
+    }
 }
 
 impl DriverConfig {
@@ -178,6 +196,13 @@ mod tests {
         assert_eq!(DriverConfig::from_url("memory:").address(), Some(""));
         assert_eq!(url_scheme("memory:"), Some("memory"));
         assert_eq!(url_scheme("./a:b"), None);
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let config = DriverConfig::from_url("s3://joe:hunter2@bucket/prefix?secret_key=hunter2");
+        assert!(format!("{config:?}").contains("bucket/prefix") && format!("{config:?}").contains("secret_key"));
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]

@@ -169,7 +169,8 @@ impl ObjectStore for ObjectStoreView {
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        let options = below(prefix).and_then(|options| Ok(ListOptions { start_after: some_path(Some(offset))?, ..options }));
+        let options = below(prefix)
+            .and_then(|options| Ok(ListOptions { start_after: some_path(Some(offset))?.map(String::from), ..options }));
         self.objects(options)
     }
 
