@@ -1,6 +1,6 @@
 //! Drivers: how a backend crate is opened from configuration.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub struct OptionSpec {
 }
 
 /// What a driver is opened with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct DriverConfig {
     /// The address, without the query part, which is in `options`. `None`: the driver's default.
     pub url: Option<String>,
@@ -90,6 +90,20 @@ impl DriverConfig {
                 None => Error::config(format!("options: {error}")),
             }
         })
+    }
+}
+
+impl fmt::Debug for DriverConfig {
+    /// Without the values of options, which may be secrets, and without the address, which may have a password in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.url.as_deref().and_then(url_scheme);
+        f.debug_struct("DriverConfig")
+            .field("scheme", &scheme)
+            .field("options", &self.options.keys().collect::<Vec<_>>())
+            .field("pool_size", &self.pool_size)
+            .field("timeout", &self.timeout)
+            .field("auto_create", &self.auto_create)
+            .finish_non_exhaustive()
     }
 }
 

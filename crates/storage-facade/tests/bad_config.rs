@@ -4,7 +4,9 @@
 
 use std::fmt::Write as _;
 
-use storage_facade::{EnvLayer, Storage};
+use std::sync::Arc;
+
+use storage_facade::{EnvLayer, Registry, Storage};
 
 /// File name, content, and environment variables.
 type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -87,6 +89,15 @@ const CASES: &[Case] = &[
     ("c.yaml", "platform:\n  bronze:\n    s3_bucket: b\nrecords: \"memory:\"", &[]),
 ];
 
+/// The drivers of the default build: messages list what there is, and are to be the same whatever else is compiled in.
+fn embedded() -> Registry {
+    let mut registry = Registry::empty();
+    registry.register(Arc::new(storage_sqlite::SqliteDriver));
+    registry.register(Arc::new(storage_fs::FsDriver));
+    registry.register(Arc::new(storage_memory::MemoryDriver));
+    registry
+}
+
 #[tokio::test]
 async fn every_bad_configuration_gets_a_message_that_helps() {
     let mut messages = String::new();
@@ -95,7 +106,7 @@ async fn every_bad_configuration_gets_a_message_that_helps() {
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
         let env = EnvLayer::of("STORAGE_", variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
-        let outcome = Storage::builder().file(&path).env(env).open().await;
+        let outcome = Storage::builder().registry(embedded()).file(&path).env(env).open().await;
         let error = match outcome {
             Err(error) => error,
             Ok(_) => panic!("case {index} was accepted: {content:?} {variables:?}"),

@@ -72,13 +72,13 @@ impl fmt::Display for Component {
 }
 
 /// Which backend a component uses, and how.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct BackendConfig {
     /// The driver's name or alias, as written. `None`: the URL's scheme says.
     pub driver: Option<String>,
     /// The address, without the query part, which is in `options`.
     pub url: Option<String>,
-    /// The driver's own options. May hold secrets: not shown by `Debug` of [`Config`].
+    /// The driver's own options. May hold secrets: `Debug` shows their names alone.
     pub options: Map<String, Value>,
     /// How many connections at most.
     pub pool_size: Option<u32>,
@@ -151,14 +151,17 @@ pub struct Config {
 impl fmt::Debug for Config {
     /// Without the values of options and the credentials of URLs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut map = f.debug_map();
         let all = self.default.iter().map(|c| ("default", c)).chain(self.components.iter().map(|(k, c)| (k.key(), c)));
-        for (key, config) in all {
-            let url = config.url.as_deref().map(redacted);
-            let options: Vec<_> = config.options.keys().collect();
-            map.entry(&key, &format_args!("{{ type: {:?}, url: {url:?}, options: {options:?} }}", config.driver));
-        }
-        map.finish()
+        f.debug_map().entries(all).finish()
+    }
+}
+
+impl fmt::Debug for BackendConfig {
+    /// Without the values of options and the credentials of URLs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.as_deref().map(redacted);
+        let options: Vec<_> = self.options.keys().collect();
+        write!(f, "{{ type: {:?}, url: {url:?}, options: {options:?} }}", self.driver)
     }
 }
 
