@@ -93,7 +93,7 @@ impl DriverConfig {
     }
 }
 
-impl fmt::Debug for DriverConfig {
+impl Debug for DriverConfig {
     /// Without the values of options, which may be secrets, and without the address, which may have a password in it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.url.as_deref().and_then(url_scheme);
