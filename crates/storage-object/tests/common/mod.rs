@@ -40,3 +40,11 @@ impl Server {
 pub(crate) fn s3_options(endpoint: &str) -> String {
     format!("endpoint={endpoint}&access_key={KEY}&secret_key={SECRET}")
 }
+
+/// Runs a Python script and answers what it prints.
+pub(crate) async fn python(script: &str, arguments: &[&str]) -> String {
+    let output = tokio::process::Command::new("python3").args(["-c", script]).args(arguments).output().await;
+    let output = output.expect("python3 is there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -215,6 +215,9 @@ impl AzureDriver {
             wire: Wire::new(connect(&client_options)?, Box::new(signer)),
             container_url: format!("{}/{}", settings.endpoint, settings.container),
             signer: Arc::new(store),
+            account: settings.account.clone(),
+            container: settings.container.clone(),
+            key: settings.key.clone(),
             sas: settings.sas.clone(),
         };
         let mut storage_options = BTreeMap::new();

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use chrono::Utc;
 use http::{Method, StatusCode};
 use object_store::azure::{AzureAuthorizer, AzureCredentialProvider};
 use object_store::client::HttpRequest;
@@ -16,6 +17,7 @@ use storage_core::backoff::Backoff;
 use storage_core::{BlobAttributes, ETag, Error, PutMode, PutOptions, Result, Secret, SignedAccess};
 use uuid::Uuid;
 
+use super::sas;
 use crate::remote::errors::{from_store, no_credentials};
 use crate::remote::service::{Found, ListPage, Listed, Listing, Service, Traits, http_date, mark, quoted};
 use crate::remote::signing::signed;
@@ -60,6 +62,10 @@ pub(crate) struct AzureBlobs {
     /// Without a slash at its end.
     pub(crate) container_url: String,
     pub(crate) signer: Arc<dyn Signer>,
+    pub(crate) account: String,
+    pub(crate) container: String,
+    /// Signs URLs, where there is one.
+    pub(crate) key: Option<Secret>,
     /// Goes with the address of a copy's source, where the credential is a shared access signature.
     pub(crate) sas: Option<Secret>,
 }
@@ -252,6 +258,14 @@ impl Service for AzureBlobs {
     }
 
     async fn signed_url(&self, key: &str, access: SignedAccess, expires_in: Duration) -> Result<Secret> {
+        if let Some(account_key) = &self.key {
+            let account = (self.account.as_str(), account_key);
+            let query = sas::sign(account, &self.container, key, access, Utc::now(), expires_in)?;
+            return Ok(Secret::new(format!("{}{query}", self.url(key))));
+        }
+        if encoded_path(key) != key {
+            return Err(Error::unsupported("without the account's key, URLs of names that need encoding can't be signed"));
+        }
         signed(&*self.signer, key, access, expires_in).await
     }
 }
