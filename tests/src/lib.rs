@@ -10,6 +10,7 @@
 
 pub mod mount;
 pub mod proxy;
+pub mod servers;
 pub mod workload;
 
 use std::path::Path;

@@ -50,6 +50,7 @@ fn body_len(answer: &str) -> Option<usize> {
 async fn requests_pass_unless_a_rule_fits() {
     let (address, mut served) = server().await;
     let proxy = FaultProxy::start(&address).await;
+    proxy.harm(Rule::new(Fault::LoseAnswer).range("bytes=4-"));
     proxy.harm(Rule::new(Fault::Answer { status: 503, retry_after: Some(7) }).method("PUT").target("?b").after(1).times(2));
     assert_eq!(body_len(&ask(&proxy, "GET").await), Some(1000));
     assert_eq!(body_len(&ask(&proxy, "PUT").await), Some(1000));
@@ -58,6 +59,8 @@ async fn requests_pass_unless_a_rule_fits() {
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 7\r\n"), "{answer}");
     }
     assert_eq!(body_len(&ask(&proxy, "PUT").await), Some(1000));
+    proxy.until_idle().await;
+    proxy.until_seen(|seen| seen.harmed).await;
     let mut count = 0;
     while served.try_recv().is_ok() {
         count += 1;
@@ -78,7 +81,7 @@ async fn connections_break_and_stall_where_they_should() {
     proxy.harm(Rule::new(Fault::LoseAnswer));
     assert_eq!(ask(&proxy, "PUT").await, "");
     assert!(served.recv().await.is_some(), "the server saw the whole");
-    proxy.harm(Rule::new(Fault::CutResponse(100)));
+    proxy.harm(Rule::new(Fault::CutResponse(100)).range("bytes=3-"));
     assert_eq!(body_len(&ask(&proxy, "GET").await), Some(100));
     proxy.harm(Rule::new(Fault::StallResponse(200)));
     assert_eq!(body_len(&ask(&proxy, "GET").await), Some(200));

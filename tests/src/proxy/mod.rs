@@ -7,12 +7,16 @@ mod http;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::http::{Head, answer, copy, read_head};
+
+/// How long is waited for what should come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What happens to a request that a [`Rule`] fits.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct Rule {
     method: Option<&'static str>,
     /// What the path and query must contain.
     target: String,
+    /// How the `Range` header begins, or any or none.
+    range: Option<String>,
     /// How many fitting requests go through before the first that is met.
     skip: usize,
     /// How many are met.
@@ -54,7 +60,7 @@ impl Rule {
     /// Meets the next request.
     #[must_use]
     pub fn new(fault: Fault) -> Self {
-        Self { method: None, target: String::new(), skip: 0, times: 1, fault }
+        Self { method: None, target: String::new(), range: None, skip: 0, times: 1, fault }
     }
 
     /// Requests of this method alone.
@@ -68,6 +74,13 @@ impl Rule {
     #[must_use]
     pub fn target(mut self, part: &str) -> Self {
         part.clone_into(&mut self.target);
+        self
+    }
+
+    /// Requests alone whose `Range` header begins so: `bytes=100-`.
+    #[must_use]
+    pub fn range(mut self, begin: &str) -> Self {
+        self.range = Some(begin.to_owned());
         self
     }
 
@@ -86,7 +99,11 @@ impl Rule {
     }
 
     fn fits(&self, head: &Head) -> bool {
-        self.times > 0 && self.method.is_none_or(|m| m == head.method) && head.target.contains(&self.target)
+        let of_range = |begin: &String| head.range.as_ref().is_some_and(|range| range.starts_with(begin));
+        self.times > 0
+            && self.method.is_none_or(|method| method == head.method)
+            && head.target.contains(&self.target)
+            && self.range.as_ref().is_none_or(of_range)
     }
 }
 
@@ -134,6 +151,8 @@ pub struct FaultProxy {
     script: Arc<Mutex<Script>>,
     /// True while nobody is let in: connections are closed as they come.
     down: watch::Sender<bool>,
+    /// How many requests are being served.
+    running: watch::Sender<usize>,
     listener: JoinHandle<()>,
 }
 
@@ -144,18 +163,19 @@ impl FaultProxy {
         let address = listener.local_addr().unwrap();
         let script = Arc::<Mutex<Script>>::default();
         let (down, is_down) = watch::channel(false);
-        let (upstream, shared) = (upstream.to_owned(), Arc::clone(&script));
+        let running = watch::Sender::new(0);
+        let (upstream, shared, counter) = (upstream.to_owned(), Arc::clone(&script), running.clone());
         let listener = tokio::spawn(async move {
             // Dropped with this task, and all connections with it.
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
                 if !*is_down.borrow() {
-                    connections.spawn(serve(client, upstream.clone(), Arc::clone(&shared)));
+                    connections.spawn(serve(client, upstream.clone(), Arc::clone(&shared), counter.clone()));
                 }
             }
         });
-        Self { address, script, down, listener }
+        Self { address, script, down, running, listener }
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -186,6 +206,25 @@ impl FaultProxy {
     }
 }
 
+impl FaultProxy {
+    /// Waits until a request has come, since the last call of [`seen`](Self::seen), that fits; it stays among them. Gives up after 20 seconds.
+    pub async fn until_seen(&self, fits: impl Fn(&Seen) -> bool) {
+        let is_there = |_: &usize| self.script.lock().unwrap().seen.iter().any(&fits);
+        self.until(is_there, "the request did not come").await;
+    }
+
+    /// Waits until all requests that have come are answered or cut off. Gives up after 20 seconds.
+    pub async fn until_idle(&self) {
+        self.until(|running| *running == 0, "requests are still under way").await;
+    }
+
+    async fn until(&self, is_so: impl FnMut(&usize) -> bool, why_not: &str) {
+        let mut running = self.running.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, running.wait_for(is_so)).await;
+        assert!(matches!(waited, Ok(Ok(_))), "{why_not}");
+    }
+}
+
 impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.listener.abort();
@@ -193,14 +232,16 @@ impl Drop for FaultProxy {
 }
 
 /// One request and its answer. Errors end the connection, which is what they mean on either side.
-async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script>>) {
+async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script>>, running: watch::Sender<usize>) {
     let Ok(Some((head, body))) = read_head(&mut client).await else { return };
     let fault = script.lock().unwrap().take(&head);
+    running.send_modify(|n| *n += 1);
     let _ = match fault {
         Some(Fault::Answer { status, retry_after }) => answer(&mut client, &head, body, status, retry_after).await,
         Some(Fault::StallRequest) => std::future::pending().await,
         fault => pass(client, head, body, &upstream, fault).await,
     };
+    running.send_modify(|n| *n -= 1);
 }
 
 async fn pass(mut client: TcpStream, head: Head, body: Vec<u8>, upstream: &str, fault: Option<Fault>) -> std::io::Result<()> {

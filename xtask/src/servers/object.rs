@@ -42,6 +42,9 @@ pub(super) fn seaweedfs(place: &Place) -> Result<Launch> {
         "-master.telemetry=false".to_owned(),
         "-master.volumeSizeLimitMB=64".to_owned(),
         "-volume.max=0".to_owned(),
+        // Else they take fixed ports, of which a second server on the machine dies.
+        "-s3.port.iceberg=0".to_owned(),
+        "-s3.port.lance=0".to_owned(),
     ];
     let s3 = place.ports[6];
     let arguments = ["-logtostderr=true".to_owned(), "server".to_owned()].into_iter().chain(ports).chain(rest).collect();
