@@ -47,7 +47,7 @@ pub struct DriverConfig {
     pub clock: Clock,
 }
 
-impl fmt::Debug for DriverConfig {
+impl Debug for DriverConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without user name and password, which stand between `//` and `@`.
         let url = self.url.as_deref().map(|url| match url.split_once("://") {
