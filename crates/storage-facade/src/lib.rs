@@ -16,11 +16,15 @@
 //! ```
 
 pub mod blocking;
+mod builder;
 pub mod config;
+mod opened;
+mod plan;
 mod registry;
 mod storage;
 mod tasks;
 
+pub use builder::StorageBuilder;
 pub use config::{BackendConfig, Component, Config, ConfigFile, EnvLayer, PlatformLayout, PolicySettings, Versioning};
 pub use registry::Registry;
-pub use storage::{Storage, StorageBuilder};
+pub use storage::Storage;

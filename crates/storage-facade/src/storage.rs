@@ -1,28 +1,17 @@
 //! [`Storage`]: every component of a program, opened from its configuration.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use figment::Provider;
-use storage_core::{
-    BackendInfo, Backends, BlobBackend, BlobStore, Clock, Driver, Error, QueueStore, RecordStore, Result, Surfaces,
-};
-use storage_layers::guarded::guard;
-use storage_layers::policy::{Policy, PolicyBuilder, PolicyConfig};
+use storage_core::{BackendInfo, Backends, BlobBackend, BlobStore, Clock, Error, QueueStore, RecordStore, Result};
 use storage_layers::transform::stack;
 use tokio::sync::Mutex;
 
-use crate::config::{BackendConfig, COPIES, Component, Config, ConfigFile, EnvLayer, Layers, PlatformLayout, read};
-use crate::registry::Registry;
+use crate::builder::StorageBuilder;
+use crate::config::{BackendConfig, COPIES, Component, Config};
+use crate::opened::Opened;
+use crate::plan::Planned;
 use crate::tasks::TaskStores;
-
-/// Where records and queues are without any configuration.
-const DEFAULT_URL: &str = "sqlite:///storage.db";
-/// Where blobs are beside it.
-const DEFAULT_BLOBS: &str = "./storage-blobs";
-/// The prefix of environment variables.
-const DEFAULT_PREFIX: &str = "STORAGE_";
 
 /// The components of a program, opened when they are first asked for. Cheap to clone.
 ///
@@ -45,308 +34,12 @@ struct Inner {
     tasks: TaskStores,
 }
 
-/// A backend that is open.
-#[derive(Debug)]
-struct Opened {
-    config: BackendConfig,
-    is_remote: bool,
-    backends: Backends,
-    /// Components with equal settings share breaker, limits and retry budget.
-    policies: Vec<(PolicyConfig, Policy)>,
-    guarded: BTreeMap<Component, Backends>,
-}
-
-impl Opened {
-    /// The backends as a component uses them: behind its policy, observed as itself.
-    fn guarded(&mut self, component: Component, config: &BackendConfig, observed: bool) -> Result<Backends> {
-        if let Some(guarded) = self.guarded.get(&component) {
-            return Ok(guarded.clone());
-        }
-        let settings = config.policy.resolve(self.is_remote, config.timeout);
-        let policy = match self.policies.iter().find(|(there, _)| *there == settings) {
-            Some((_, policy)) => policy.clone(),
-            None => {
-                let policy = PolicyBuilder::from(settings.clone()).name(component.key()).build()?;
-                self.policies.push((settings, policy.clone()));
-                policy
-            }
-        };
-        let guarded = match policy.is_none() && !observed {
-            true => self.backends.clone(),
-            false => guard(self.backends.clone(), &policy, observed.then(|| component.key())),
-        };
-        self.guarded.insert(component, guarded.clone());
-        Ok(guarded)
-    }
-}
-
-/// What a component will use.
-#[derive(Clone, Debug)]
-pub(crate) struct Planned {
-    pub(crate) driver: Arc<dyn Driver>,
-    pub(crate) config: BackendConfig,
-    /// The copies of a mirror of blobs.
-    pub(crate) copies: Vec<Self>,
-}
-
-/// Says where the configuration comes from. Later layers win: defaults, file, environment, code.
-#[derive(Debug)]
-pub struct StorageBuilder {
-    file: Option<PathBuf>,
-    find_file: bool,
-    env: Option<EnvLayer>,
-    code: Vec<(String, serde_json::Value)>,
-    providers: Vec<Layered>,
-    registry: Registry,
-    clock: Clock,
-    code_name: String,
-    observed: bool,
-}
-
-struct Layered(Box<dyn Provider + Send + Sync>);
-
-impl std::fmt::Debug for Layered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.metadata().name)
-    }
-}
-
-impl Default for StorageBuilder {
-    fn default() -> Self {
-        Self {
-            file: None,
-            find_file: true,
-            env: Some(EnvLayer::new(DEFAULT_PREFIX)),
-            code: Vec::new(),
-            providers: Vec::new(),
-            registry: Registry::default(),
-            clock: Clock::system(),
-            code_name: "the program".into(),
-            observed: false,
-        }
-    }
-}
-
-impl StorageBuilder {
-    /// Reads this file rather than looking for `storage.toml`, `.yaml`, `.yml` or `.json` in the working directory.
-    #[must_use]
-    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.file = Some(path.into());
-        self
-    }
-
-    /// Reads no file.
-    #[must_use]
-    pub fn no_file(mut self) -> Self {
-        self.find_file = false;
-        self
-    }
-
-    /// Reads environment variables with this prefix in place of `STORAGE_`.
-    #[must_use]
-    pub fn env_prefix(mut self, prefix: &str) -> Self {
-        self.env = Some(EnvLayer::new(prefix));
-        self
-    }
-
-    /// Reads these variables in place of the process's own.
-    #[must_use]
-    pub fn env(mut self, env: EnvLayer) -> Self {
-        self.env = Some(env);
-        self
-    }
-
-    /// Reads no environment variables.
-    #[must_use]
-    pub fn no_env(mut self) -> Self {
-        self.env = None;
-        self
-    }
-
-    /// One backend for every component.
-    #[must_use]
-    pub fn url(self, url: &str) -> Self {
-        self.set("url", url)
-    }
-
-    /// Sets a component's backend (`"blobs"`, a URL or a table as in a file), over file and environment.
-    #[must_use]
-    pub fn set(mut self, component: &str, value: impl Into<serde_json::Value>) -> Self {
-        self.code.push((component.to_owned(), value.into()));
-        self
-    }
-
-    /// What messages call the settings made with [`url`](Self::url) and [`set`](Self::set), where it is not the program that makes them: `--url`.
-    #[must_use]
-    pub fn called(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.code_name);
-        self
-    }
-
-    /// Adds a figment provider (a `Figment`, a file of another layout) over file and environment.
-    #[must_use]
-    pub fn provider(mut self, provider: impl Provider + Send + Sync + 'static) -> Self {
-        self.providers.push(Layered(Box::new(provider)));
-        self
-    }
-
-    /// Uses these drivers.
-    #[must_use]
-    pub fn registry(mut self, registry: Registry) -> Self {
-        self.registry = registry;
-        self
-    }
-
-    /// Uses this clock, in backends that have none of their own.
-    #[must_use]
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Tells of every call: a `tracing` span of level debug, and, with the cargo feature `metrics`, counts, latencies and bytes (see
-    /// [`storage_layers::observe`]).
-    #[must_use]
-    pub fn observed(mut self) -> Self {
-        self.observed = true;
-        self
-    }
-
-    /// Reads and checks the configuration; opens nothing.
-    ///
-    /// # Errors
-    /// [`Config`](storage_core::ErrorKind::Config) naming the file or variable, the key, and what would be right.
-    pub fn config(&self) -> Result<Config> {
-        let mut layers = Layers::default();
-        let file = match &self.file {
-            Some(path) => Some(ConfigFile::read(path)?),
-            None if self.find_file => ConfigFile::find(Path::new("."))?,
-            None => None,
-        };
-        match &file {
-            Some(file) if PlatformLayout::fits(file) => layers.push(&PlatformLayout::read(file)?)?,
-            Some(file) => layers.push(file)?,
-            None => {}
-        }
-        for (index, variable) in self.env.iter().flat_map(EnvLayer::layers).enumerate() {
-            match index {
-                0 => layers.push(&variable)?,
-                _ => layers.push_beside(&variable)?,
-            }
-        }
-        for Layered(provider) in &self.providers {
-            layers.push(&**provider)?;
-        }
-        for (component, value) in &self.code {
-            let layer = figment::providers::Serialized::default(component, value);
-            layers.push(&Named(layer, self.code_name.clone()))?;
-        }
-        read(&layers.merged())
-    }
-
-    /// Opens the components that are configured; the others when they are asked for.
-    ///
-    /// # Errors
-    /// See [`config`](Self::config), and those of the backends.
-    pub async fn open(self) -> Result<Storage> {
-        let storage = self.plan()?;
-        for component in storage.inner.config.components.keys() {
-            match component {
-                Component::Blobs => drop(storage.blobs().await?),
-                component => drop(storage.backends(*component).await?),
-            }
-        }
-        Ok(storage)
-    }
-
-    /// Reads and checks the configuration; each component is opened when it is first asked for, so that one that can't be reached does not keep
-    /// the others from working.
-    ///
-    /// # Errors
-    /// See [`config`](Self::config).
-    pub fn plan(self) -> Result<Storage> {
-        let config = self.config()?;
-        let plan = plan(&config, &self.registry)?;
-        Ok(Storage {
-            inner: Arc::new(Inner {
-                plan,
-                config,
-                clock: self.clock,
-                opened: Mutex::default(),
-                observed: self.observed,
-                blobs: Mutex::default(),
-                tasks: TaskStores::default(),
-            }),
-        })
-    }
-}
-
-/// A layer set by code, named so.
-struct Named<P>(P, String);
-
-impl<P: Provider> Provider for Named<P> {
-    fn metadata(&self) -> figment::Metadata {
-        figment::Metadata::named(self.1.clone())
-    }
-
-    fn data(&self) -> figment::Result<figment::value::Map<figment::Profile, figment::value::Dict>> {
-        self.0.data()
-    }
-}
-
-/// Decides what each component uses: its own setting; else `default`; else the task queue's backend if it can serve; else the embedded defaults.
-fn plan(config: &Config, registry: &Registry) -> Result<BTreeMap<Component, Planned>> {
-    let resolve = |backend: &BackendConfig, component: &str, needs| -> Result<Planned> {
-        let driver = registry.resolve(backend, component, needs)?;
-        let copies = backend.transforms.copies.iter().map(|copy| {
-            let driver = registry.resolve(copy, COPIES, Component::Blobs.needs())?;
-            Ok(Planned { driver, config: copy.clone(), copies: Vec::new() })
-        });
-        let copies = copies.collect::<Result<Vec<_>>>()?;
-        let checked = backend.transforms.stack.check(copies.len());
-        checked.map_err(|e| Error::config(format!("{}: `{component}`: {}", backend.source, e.message())))?;
-        Ok(Planned { driver, config: backend.clone(), copies })
-    };
-    let mut plan = BTreeMap::new();
-    for (component, backend) in &config.components {
-        plan.insert(*component, resolve(backend, component.key(), component.needs())?);
-    }
-    let default = config.default.as_ref().map(|d| resolve(d, "default", Surfaces::default())).transpose()?;
-    let shared = default.clone().or_else(|| plan.get(&Component::TaskQueue).cloned());
-    for component in Component::ALL {
-        if plan.contains_key(&component) {
-            continue;
-        }
-        if let Some(shared) = shared.as_ref().filter(|shared| component.is_served_by(&*shared.driver)) {
-            plan.insert(component, shared.clone());
-        } else if component == Component::Blobs {
-            // Blobs beside an embedded database are an embedded folder; beside a server they must be said.
-            let beside = shared.as_ref().map_or(Some(DEFAULT_BLOBS.to_owned()), blobs_beside);
-            if let Some(planned) = beside.and_then(|path| resolve(&embedded("fs", &path), "blobs", component.needs()).ok()) {
-                plan.insert(component, planned);
-            }
-        } else if let Ok(planned) = resolve(&BackendConfig::at(DEFAULT_URL), component.key(), component.needs()) {
-            plan.insert(component, planned);
-        }
-    }
-    Ok(plan)
-}
-
-fn embedded(driver: &str, path: &str) -> BackendConfig {
-    BackendConfig { driver: Some(driver.into()), url: Some(path.into()), ..BackendConfig::default() }
-}
-
-/// The folder for blobs beside an SQLite file: `app.db` → `app.db-blobs`.
-fn blobs_beside(shared: &Planned) -> Option<String> {
-    if shared.driver.name() != "sqlite" {
-        return None;
-    }
-    let url = shared.config.url.as_deref()?;
-    let path = url.strip_prefix("sqlite://").map_or(url, |rest| rest.strip_prefix('/').unwrap_or(rest));
-    Some(if path.starts_with(['/', '.']) { format!("{path}-blobs") } else { format!("./{path}-blobs") })
-}
-
 impl Storage {
+    pub(crate) fn of(plan: BTreeMap<Component, Planned>, config: Config, clock: Clock, observed: bool) -> Self {
+        let (opened, blobs, tasks) = (Mutex::default(), Mutex::default(), TaskStores::default());
+        Self { inner: Arc::new(Inner { plan, config, clock, opened, observed, blobs, tasks }) }
+    }
+
     /// Opens what `storage.toml` (or `.yaml`, `.yml`, `.json`) in the working directory and the environment (`STORAGE_…`) say; without either, SQLite at
     /// `./storage.db` and blobs below `./storage-blobs`.
     ///
@@ -416,8 +109,7 @@ impl Storage {
                 .with_backend(planned.driver.name())
         })?;
         let is_remote = planned.driver.is_remote(&driver_config);
-        let config = planned.config.clone();
-        let mut there = Opened { config, is_remote, backends, policies: Vec::new(), guarded: BTreeMap::new() };
+        let mut there = Opened::new(planned.config.clone(), is_remote, backends);
         let guarded = there.guarded(component, &planned.config, self.inner.observed);
         opened.push(there);
         guarded
