@@ -10,15 +10,20 @@ use serde_json::{Map, Value};
 use storage_core::{Backends, Driver, DriverConfig, Result};
 use storage_fs::FsDriver;
 use storage_memory::MemoryDriver;
+use storage_object::{AzureDriver, GcsDriver, S3Driver};
 use storage_sqlite::SqliteDriver;
 
-/// Each backend as it is opened without any option.
+/// Each backend as it is opened without any option but an account; services are not asked.
 async fn backends(folder: &Path) -> Result<Vec<(&'static str, Backends)>> {
     let at = |scheme: &str, name: &str| DriverConfig::from_url(&format!("{scheme}{}", folder.join(name).display()));
+    let remote = |url: &str| DriverConfig { auto_create: false, ..DriverConfig::from_url(url) };
     Ok(vec![
         ("memory", MemoryDriver.open(&DriverConfig::from_url("memory:")).await?),
         ("sqlite", SqliteDriver.open(&at("sqlite:///", "app.db")).await?),
         ("fs", FsDriver.open(&at("file://", "app")).await?),
+        ("s3", S3Driver.open(&remote("s3://bucket?access_key=k&secret_key=s")).await?),
+        ("az", AzureDriver.open(&remote("az://container?emulator=true")).await?),
+        ("gs", GcsDriver.open(&remote("gs://bucket?token=t")).await?),
     ])
 }
 
