@@ -10,18 +10,25 @@ use serde_json::{Map, Value};
 use storage_core::{Backends, Driver, DriverConfig, Result};
 use storage_fs::FsDriver;
 use storage_memory::MemoryDriver;
+use storage_object::{AzureDriver, GcsDriver, S3Driver};
 use storage_sqlite::SqliteDriver;
 
-/// Each backend as it is opened without any option.
+/// Each backend as it is opened without any option but an account; services are not asked.
 async fn backends(folder: &Path) -> Result<Vec<(&'static str, Backends)>> {
     let at = |scheme: &str, name: &str| DriverConfig::from_url(&format!("{scheme}{}", folder.join(name).display()));
     let blobs = FsDriver.open(&at("file://", "bucket")).await?.blobs.unwrap();
     let on_blobs = storage_object::records::serve(blobs, &DriverConfig::default())?;
+    // Their records are those on blobs.
+    let blobs_of = |backends: Backends| Backends { records: None, ..backends };
+    let remote = |url: &str| DriverConfig { auto_create: false, ..DriverConfig::from_url(url) };
     Ok(vec![
         ("memory", MemoryDriver.open(&DriverConfig::from_url("memory:")).await?),
         ("sqlite", SqliteDriver.open(&at("sqlite:///", "app.db")).await?),
         ("fs", FsDriver.open(&at("file://", "app")).await?),
         ("on blobs", Backends { blobs: None, ..on_blobs }),
+        ("s3", blobs_of(S3Driver.open(&remote("s3://bucket?access_key=k&secret_key=s")).await?)),
+        ("az", blobs_of(AzureDriver.open(&remote("az://container?emulator=true")).await?)),
+        ("gs", blobs_of(GcsDriver.open(&remote("gs://bucket?token=t")).await?)),
     ])
 }
 

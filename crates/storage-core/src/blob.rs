@@ -136,7 +136,8 @@ impl From<BlobPath> for String {
     }
 }
 
-/// The mark of one state of a blob: changes with every write of it.
+/// The mark of one state of a blob: changes with every write of other bytes. Whether it also changes with a write of the same bytes is the backend's
+/// matter: on S3 and Google Cloud Storage it is made of the bytes alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ETag(pub String);

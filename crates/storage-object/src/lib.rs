@@ -1,4 +1,21 @@
 //! Blobs on S3, Azure Blob Storage and Google Cloud Storage, and records on any blobs.
+//!
+//! Each service is a feature (`aws`, `azure`, `gcp`; none by default) and a driver: [`S3Driver`], [`AzureDriver`], [`GcsDriver`]. Clients, credentials
+//! and signatures are those of the crate `object_store`; the requests are made here, since conditional uploads in parts, conditional deletes and
+//! copies, exact keys and the service's own words in errors are not to be had through its trait. The other way round, [`ObjectStoreView`] (feature
+//! `view`) is any `BlobStore` as an `ObjectStore`, for engines.
+//!
+//! ```no_run
+//! use storage_core::{BlobPath, BlobStore, Driver, DriverConfig};
+//! use storage_object::S3Driver;
+//!
+//! # async fn example() -> storage_core::Result<()> {
+//! let config = DriverConfig::from_url("s3://bucket/prefix?region=eu-central-1");
+//! let backends = S3Driver.open(&config).await?;
+//! let blobs = BlobStore::new(backends.blobs.expect("the driver serves blobs"));
+//! blobs.put_text(&BlobPath::new("hello.txt")?, "hello").await?;
+//! # Ok(()) }
+//! ```
 
 pub mod records;
 #[cfg(feature = "remote")]

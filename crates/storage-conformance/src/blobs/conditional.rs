@@ -44,7 +44,7 @@ pub async fn guarded_puts(h: &dyn Harness) -> CaseResult {
         };
         let update = PutMode::Update(first.clone());
         let second = b.put_as(kind, &at, &bytes("second"), update.clone()).await?.etag.expect("a mark");
-        assert_ne!(first, second, "{kind:?}: every write makes a new mark");
+        assert_ne!(first, second, "{kind:?}: a write of other bytes makes a new mark");
         refused(ErrorKind::Conflict, b.put_as(kind, &at, &bytes("third"), update).await);
         assert_eq!(b.text(&at).await?, "second", "{kind:?}");
         refused(ErrorKind::Conflict, b.put_as(kind, "missing", &bytes("third"), PutMode::Update(second.clone())).await);
@@ -141,8 +141,8 @@ pub async fn guarded_updates_lose_nothing(h: &dyn Harness) -> CaseResult {
     Ok(())
 }
 
-/// A mark speaks of one state of a blob: reading does not change it, and the mark of an earlier state is not good for a later one, also where the
-/// blob was removed in between.
+/// A mark speaks of one state of a blob: reading does not change it, and the mark of an earlier state is not good for a later one with other bytes,
+/// also where the blob was removed in between. (Of equal bytes some services make equal marks.)
 pub async fn marks_are_not_used_twice(h: &dyn Harness) -> CaseResult {
     let b = Fixture::open(h).await?;
     if !b.capabilities().conditional {

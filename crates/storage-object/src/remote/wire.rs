@@ -135,12 +135,14 @@ impl Failure {
     }
 
     /// What a service would say whose condition does not hold.
+    #[cfg(any(feature = "aws", feature = "gcp"))]
     pub(crate) fn stale() -> Self {
         let (code, message) = ("PreconditionFailed".to_owned(), String::new());
         Self::Refused(Refusal { status: StatusCode::PRECONDITION_FAILED, code, message, retry_after: None })
     }
 
     /// An error within an answer whose status is 200: S3 answers so where it was long in doubt.
+    #[cfg(any(feature = "aws", feature = "gcp"))]
     pub(crate) fn within(body: &str) -> Self {
         let code = element(body, "Code").unwrap_or_default();
         let status = match code.as_str() {

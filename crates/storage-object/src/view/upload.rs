@@ -141,7 +141,8 @@ impl Upload {
 
     async fn outcome(&mut self) -> Result<BlobMeta> {
         let put = self.put.take().ok_or_else(|| failed("the upload is over"))?;
-        put.await?.map_err(|e| error(e, &self.location))
+        let outcome = put.await.map_err(|e| failed(format!("the task that wrote ended: {e}")))?;
+        outcome.map_err(|e| error(e, &self.location))
     }
 }
 
