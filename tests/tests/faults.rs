@@ -240,13 +240,15 @@ async fn a_file_is_not_put_together_of_two_states(server: Server) {
     let (blob, folder) = (path("b"), tempfile::tempdir().unwrap());
     let local = folder.path().join("local");
     world.direct.put(&blob, content(20 * MIB, 1)).await.unwrap();
-    let guarded = world.guarded(&retries()).await;
-    // The second part has to wait, and is another's when it is asked for again.
-    let wait = Fault::Answer { status: 503, retry_after: Some(2) };
-    world.proxy.harm(Rule::new(wait).range(SECOND_PART));
+    let patient = Policy::builder().retry(Retry::attempts(100)).build().unwrap();
+    let guarded = world.guarded(&patient).await;
+    // The second part has to wait until it is another's.
+    let wait = Fault::Answer { status: 503, retry_after: Some(1) };
+    world.proxy.harm(Rule::new(wait).range(SECOND_PART).times(100));
     let change = async {
         world.proxy.until_seen(|seen| seen.harmed).await;
         world.direct.put(&blob, content(20 * MIB, 2)).await.unwrap();
+        world.proxy.heal();
     };
     let (downloaded, ()) = tokio::join!(guarded.download_file(&blob, &local), change);
     let error = downloaded.unwrap_err();
