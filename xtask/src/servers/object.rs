@@ -34,6 +34,9 @@ pub(super) fn seaweedfs(place: &Place) -> Result<Launch> {
         format!("-s3.config={}", config.display()),
         "-s3.autoCreateBucket=false".to_owned(),
         "-iam=false".to_owned(),
+        // These two have fixed ports, of which a machine has one.
+        "-s3.port.iceberg=0".to_owned(),
+        "-s3.port.lance=0".to_owned(),
         "-s3.port.iceberg=0".to_owned(),
         "-s3.port.lance=0".to_owned(),
         // In the server's own folder: absolute paths may be longer than the name of a socket.

@@ -197,6 +197,8 @@ impl AzureDriver {
             .with_skip_signature(options.anonymous)
             .with_retry(retry_for_credentials())
             .with_client_options(client_options.clone());
+        let from_env = || builder.get_config_value(&AzureConfigKey::AccessKey).map(Secret::new);
+        let key = settings.key.clone().or_else(from_env);
         if let Some(credential) = settings.credential {
             builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential)));
         }
@@ -214,6 +216,9 @@ impl AzureDriver {
         let service = AzureBlobs {
             wire: Wire::new(connect(&client_options)?, Box::new(signer)),
             container_url: format!("{}/{}", settings.endpoint, settings.container),
+            container: settings.container.clone(),
+            account: settings.account.clone(),
+            key,
             signer: Arc::new(store),
             sas: settings.sas.clone(),
         };

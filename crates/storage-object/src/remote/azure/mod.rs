@@ -2,6 +2,7 @@
 
 mod connection_string;
 mod driver;
+mod sas;
 mod service;
 
 pub use driver::AzureDriver;

@@ -16,6 +16,7 @@ use storage_core::backoff::Backoff;
 use storage_core::{BlobAttributes, ETag, Error, PutMode, PutOptions, Result, Secret, SignedAccess};
 use uuid::Uuid;
 
+use super::sas::Signed;
 use crate::remote::errors::{from_store, no_credentials};
 use crate::remote::service::{Found, ListPage, Listed, Listing, Service, Traits, http_date, mark, quoted};
 use crate::remote::signing::signed;
@@ -59,6 +60,10 @@ pub(crate) struct AzureBlobs {
     pub(crate) wire: Wire,
     /// Without a slash at its end.
     pub(crate) container_url: String,
+    pub(crate) container: String,
+    pub(crate) account: String,
+    /// `None`: the credential is of another kind.
+    pub(crate) key: Option<Secret>,
     pub(crate) signer: Arc<dyn Signer>,
     /// Goes with the address of a copy's source, where the credential is a shared access signature.
     pub(crate) sas: Option<Secret>,
@@ -252,6 +257,17 @@ impl Service for AzureBlobs {
     }
 
     async fn signed_url(&self, key: &str, access: SignedAccess, expires_in: Duration) -> Result<Secret> {
-        signed(&*self.signer, key, access, expires_in).await
+        if let Some(account_key) = &self.key {
+            let signed = Signed { account: &self.account, container: &self.container, container_url: &self.container_url };
+            return signed.url(account_key, key, access, expires_in);
+        }
+        let url = signed(&*self.signer, key, access, expires_in).await?;
+        // See `sas`: what was escaped was signed as such.
+        if url.expose().split('?').next().is_some_and(|path| path.contains('%')) {
+            return Err(Error::unsupported(
+                "without the account's key, signed URLs are for paths that need no escapes in URLs: set `account_key`, or choose another path",
+            ));
+        }
+        Ok(url)
     }
 }
