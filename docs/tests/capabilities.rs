@@ -13,7 +13,7 @@ use storage_memory::MemoryDriver;
 use storage_object::{AzureDriver, GcsDriver, S3Driver};
 use storage_sqlite::SqliteDriver;
 
-/// Each backend as it is opened without any option but an account; services are not asked.
+/// Each backend as it is opened without any option but an account; at the services' address nothing listens.
 async fn backends(folder: &Path) -> Result<Vec<(&'static str, Backends)>> {
     let at = |scheme: &str, name: &str| DriverConfig::from_url(&format!("{scheme}{}", folder.join(name).display()));
     let blobs = FsDriver.open(&at("file://", "bucket")).await?.blobs.unwrap();
@@ -26,9 +26,9 @@ async fn backends(folder: &Path) -> Result<Vec<(&'static str, Backends)>> {
         ("sqlite", SqliteDriver.open(&at("sqlite:///", "app.db")).await?),
         ("fs", FsDriver.open(&at("file://", "app")).await?),
         ("on blobs", Backends { blobs: None, ..on_blobs }),
-        ("s3", blobs_of(S3Driver.open(&remote("s3://bucket?access_key=k&secret_key=s")).await?)),
-        ("az", blobs_of(AzureDriver.open(&remote("az://container?emulator=true")).await?)),
-        ("gs", blobs_of(GcsDriver.open(&remote("gs://bucket?token=t")).await?)),
+        ("s3", blobs_of(S3Driver.open(&remote("s3://bucket?access_key=k&secret_key=s&endpoint=http://127.0.0.1:1")).await?)),
+        ("az", blobs_of(AzureDriver.open(&remote("az://container?emulator=true&endpoint=http://127.0.0.1:1")).await?)),
+        ("gs", blobs_of(GcsDriver.open(&remote("gs://bucket?token=t&endpoint=http://127.0.0.1:1")).await?)),
     ])
 }
 

@@ -40,7 +40,7 @@ enum Install {
 }
 
 /// What tests use beyond Rust, in the order in which it has to be installed.
-const TEST_TOOLS: [Tool; 7] = [
+const TEST_TOOLS: [Tool; 8] = [
     Tool {
         name: "python3",
         purpose: "a peer in another language that reads what we wrote, and the other way round",
@@ -68,6 +68,13 @@ const TEST_TOOLS: [Tool; 7] = [
         wanted_by: "storage-object",
         detect: &["moto_server", "--help"],
         install: Install::Pip(&["moto[server]"]),
+    },
+    Tool {
+        name: "curl",
+        purpose: "a client that knows of signed URLs what they say",
+        wanted_by: "storage-object",
+        detect: &["curl", "--version"],
+        install: Install::Apt(&["curl"]),
     },
     Tool {
         name: "boto3 and azure-storage-blob",
