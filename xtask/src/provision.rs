@@ -66,8 +66,9 @@ const TEST_TOOLS: [Tool; 8] = [
         name: "moto",
         purpose: "an S3 in memory",
         wanted_by: "storage-object",
-        detect: &["moto_server", "--help"],
-        install: Install::Pip(&["moto[server]"]),
+        // In our environment: older ones, which a system may have, lose metadata with a `_` in its name.
+        detect: &["python3", "-c", "import sys, moto.server; sys.exit(sys.prefix == sys.base_prefix)"],
+        install: Install::Pip(&["moto[server]>=5.2.5"]),
     },
     Tool {
         name: "curl",

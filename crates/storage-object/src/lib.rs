@@ -18,12 +18,12 @@
 //! ```
 
 pub mod records;
-#[cfg(feature = "remote")]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 mod remote;
 #[cfg(feature = "view")]
 mod view;
 
-#[cfg(feature = "remote")]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 pub use remote::ObjectBlobs;
 #[cfg(feature = "aws")]
 pub use remote::aws::S3Driver;
