@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use storage_core::{
     BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, BlobStore, ETag,
-    Error, ErrorKind, GetOptions, ListOptions, Progress, PutMode, PutOptions, Result, TransferOptions,
+    Error, ErrorKind, GetOptions, ListOptions, Progress, PutMode, PutOptions, Result, Skip, TransferOptions,
 };
 use storage_memory::MemoryStore;
 
@@ -118,13 +118,13 @@ async fn a_broken_download_goes_on_where_it_was() {
     store.put(&blob, bytes.clone()).await.unwrap();
 
     left.store(30 << 20, Ordering::SeqCst);
-    let error = store.download_file(&blob, &local, &TransferOptions::default()).await.unwrap_err();
+    let error = store.download_file(&blob, &local).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(!local.exists(), "the target appears when it is whole");
 
     left.store(u64::MAX, Ordering::SeqCst);
     let sent_before = sent.swap(0, Ordering::SeqCst);
-    store.download_file(&blob, &local, &TransferOptions::default()).await.unwrap();
+    store.download_file(&blob, &local).await.unwrap();
     assert!(std::fs::read(&local).unwrap() == bytes, "the parts fit together");
     let sent_after = sent.load(Ordering::SeqCst);
     assert!(sent_after < LARGE as u64, "went on, rather than beginning again: {sent_before} then {sent_after} bytes");
@@ -139,12 +139,12 @@ async fn a_blob_that_changed_meanwhile_is_not_mixed() {
     let (blob, local) = (path("big"), folder.path().join("big.bin"));
     store.put(&blob, content(LARGE, 1)).await.unwrap();
     left.store(30 << 20, Ordering::SeqCst);
-    store.download_file(&blob, &local, &TransferOptions::default()).await.unwrap_err();
+    store.download_file(&blob, &local).await.unwrap_err();
 
     let second = content(LARGE, 2);
     store.put(&blob, second.clone()).await.unwrap();
     left.store(u64::MAX, Ordering::SeqCst);
-    store.download_file(&blob, &local, &TransferOptions::default()).await.unwrap();
+    store.download_file(&blob, &local).await.unwrap();
     assert!(std::fs::read(&local).unwrap() == second, "the second state, with nothing of the first in it");
 }
 
@@ -217,11 +217,11 @@ async fn what_is_there_already_can_be_left_out() {
     let (store, _, sent) = Breaking::store();
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let files = write_tree(from.path());
-    let options = TransferOptions { skip_unchanged: true, ..TransferOptions::default() };
-    store.upload_dir(from.path(), None, &options).await.unwrap();
+    let options = TransferOptions { skip: Skip::Unchanged, ..TransferOptions::default() };
+    let _ = store.upload_dir(from.path(), None, &options).await.unwrap();
     let again = store.upload_dir(from.path(), None, &options).await.unwrap();
     assert_eq!((again.files, again.skipped), (0, files.len() as u64));
-    store.download_dir(None, to.path(), &options).await.unwrap();
+    let _ = store.download_dir(None, to.path(), &options).await.unwrap();
     sent.store(0, Ordering::SeqCst);
     let again = store.download_dir(None, to.path(), &options).await.unwrap();
     assert_eq!((again.files, again.skipped, sent.load(Ordering::SeqCst)), (0, files.len() as u64, 0));
@@ -231,14 +231,13 @@ async fn what_is_there_already_can_be_left_out() {
 async fn what_cannot_be_read_is_named() {
     let (store, _, _) = Breaking::store();
     let folder = tempfile::tempdir().unwrap();
-    let options = TransferOptions::default();
-    let missing = store.upload_file(&folder.path().join("no such file"), &path("x"), &options).await.unwrap_err();
+    let missing = store.upload_file(folder.path().join("no such file"), "x").await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
     assert!(missing.to_string().contains("no such file"), "{missing}");
-    let not_a_file = store.upload_file(folder.path(), &path("x"), &options).await.unwrap_err();
+    let not_a_file = store.upload_file(folder.path(), "x").await.unwrap_err();
     assert_eq!(not_a_file.kind(), ErrorKind::InvalidInput);
     assert!(!store.exists(&path("x")).await.unwrap());
-    let gone = store.download_file(&path("x"), &folder.path().join("x"), &options).await.unwrap_err();
+    let gone = store.download_file("x", folder.path().join("x")).await.unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
 }

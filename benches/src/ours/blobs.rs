@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
-use storage_core::{BlobPath, BlobStore, TransferOptions};
+use storage_core::{BlobPath, BlobStore};
 use storage_fs::FsDriver;
 
 use crate::subject::{BlobSubject, Named, Role};
@@ -55,14 +55,12 @@ impl BlobSubject for Ours {
     }
 
     async fn upload(&self, from: &Path, name: &str) -> Result<()> {
-        let options = TransferOptions::default();
-        self.durable()?.upload_file(from, &BlobPath::new(name)?, &options).await?;
+        self.durable()?.upload_file(from, name).await?;
         Ok(())
     }
 
     async fn download(&self, name: &str, to: &Path) -> Result<()> {
-        let options = TransferOptions::default();
-        self.durable()?.download_file(&BlobPath::new(name)?, to, &options).await?;
+        self.durable()?.download_file(name, to).await?;
         Ok(())
     }
 

@@ -94,6 +94,12 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// A line on stderr.
+pub(crate) fn say(text: impl AsRef<str>) {
+    // Where stderr is gone, there is nobody to tell.
+    let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
+}
+
 /// A message without line breaks: some parsers draw pictures, which scripts that read stderr line by line can't use.
 pub(crate) fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

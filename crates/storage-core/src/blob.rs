@@ -116,6 +116,20 @@ impl TryFrom<String> for BlobPath {
     }
 }
 
+/// So that what takes `impl TryInto<BlobPath>` also takes a `&BlobPath`.
+impl From<&Self> for BlobPath {
+    fn from(path: &Self) -> Self {
+        path.clone()
+    }
+}
+
+impl TryFrom<&String> for BlobPath {
+    type Error = Error;
+    fn try_from(path: &String) -> Result<Self> {
+        Self::new(path)
+    }
+}
+
 impl From<BlobPath> for String {
     fn from(path: BlobPath) -> Self {
         path.0

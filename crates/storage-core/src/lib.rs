@@ -74,7 +74,7 @@ pub use secret::Secret;
 #[cfg(feature = "derive")]
 pub use storage_macros::Entity;
 pub use transaction::{MAX_ATTEMPTS, Transaction};
-pub use transfer::{Progress, ProgressFn, TransferOptions, TransferReport};
+pub use transfer::{EachFn, FileAction, FileDone, PathFilter, Progress, ProgressFn, Skip, TransferOptions, TransferReport};
 
 /// The candidate that `name` was probably meant to be: the likest by Jaro-Winkler, if that is alike enough or at most one slip away.
 #[must_use]

@@ -197,10 +197,14 @@ waiting! { BlobStore:
     exists(path: &BlobPath) -> bool;
     delete(path: &BlobPath) -> bool;
     rename(from: &BlobPath, to: &BlobPath) -> BlobMeta;
-    upload_file(local: &Path, path: &BlobPath, options: &TransferOptions) -> BlobMeta;
-    download_file(path: &BlobPath, local: &Path, options: &TransferOptions) -> BlobMeta;
-    upload_dir(local: &Path, prefix: Option<&BlobPath>, options: &TransferOptions) -> TransferReport;
-    download_dir(prefix: Option<&BlobPath>, local: &Path, options: &TransferOptions) -> TransferReport;
+    upload_file(local: impl AsRef<Path>, path: impl TryInto<BlobPath, Error: Into<Error>>) -> BlobMeta;
+    upload_file_with(local: impl AsRef<Path>, path: impl TryInto<BlobPath, Error: Into<Error>>, options: &TransferOptions) -> BlobMeta;
+    download_file(path: impl TryInto<BlobPath, Error: Into<Error>>, local: impl AsRef<Path>) -> BlobMeta;
+    download_file_with(path: impl TryInto<BlobPath, Error: Into<Error>>, local: impl AsRef<Path>, options: &TransferOptions) -> BlobMeta;
+    list_files(path: &str) -> Vec<BlobMeta>;
+    delete_file(path: impl TryInto<BlobPath, Error: Into<Error>>) -> bool;
+    upload_dir(local: impl AsRef<Path>, prefix: Option<&BlobPath>, options: &TransferOptions) -> TransferReport;
+    download_dir(prefix: Option<&BlobPath>, local: impl AsRef<Path>, options: &TransferOptions) -> TransferReport;
 }
 
 #[cfg(test)]

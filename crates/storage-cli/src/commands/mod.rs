@@ -14,7 +14,6 @@ pub(crate) mod schedule;
 mod send;
 pub(crate) mod table;
 pub(crate) mod task;
-mod transfer;
 pub(crate) mod worker;
 
 use crate::args::Command;

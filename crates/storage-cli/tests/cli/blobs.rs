@@ -63,11 +63,11 @@ fn folders_listings_and_removal() {
 
     sandbox.fails(3, &["blob", "ls", "gone"]);
     sandbox.fails(3, &["blob", "rm", "www/css"]);
-    assert_eq!(sandbox.json1(&["blob", "rm", "www/css", "-r"]), json!({"removed": 2}));
+    assert_eq!(sandbox.json1(&["blob", "rm", "www/css", "-r"])["removed"], 2);
     sandbox.fails(3, &["blob", "rm", "www/css", "-r"]);
     sandbox.ok(&["blob", "rm", "www/css", "-r", "--missing-ok"]);
     sandbox.fails(2, &["blob", "rm", "/"]);
-    assert_eq!(sandbox.json1(&["blob", "rm", "www/index.html", "www/img/x/1.png"]), json!({"removed": 2}));
+    assert_eq!(sandbox.json1(&["blob", "rm", "www/index.html", "www/img/x/1.png"])["removed"], 2);
     assert_eq!(sandbox.json(&["blob", "ls", "-r"]).len(), 0);
 }
 

@@ -1,0 +1,124 @@
+//! Two sides, path by path: both come in the same order, so that neither has to be in memory.
+
+use std::cmp::Ordering;
+use std::pin::Pin;
+
+use futures::stream::{BoxStream, Peekable, StreamExt, TryStreamExt};
+
+use super::local::LocalFile;
+use super::options::PathFilter;
+use crate::{BlobMeta, BlobPath, BlobStore, Result};
+
+/// A blob, and its path below the prefix.
+#[derive(Clone, Debug)]
+pub(super) struct Remote {
+    pub(super) relative: BlobPath,
+    pub(super) meta: BlobMeta,
+}
+
+/// The blobs below `prefix` that take part.
+pub(super) fn remotes(
+    store: &BlobStore,
+    prefix: Option<&BlobPath>,
+    filter: Option<PathFilter>,
+) -> BoxStream<'static, Result<Remote>> {
+    let prefix = prefix.cloned();
+    let all = store.list_all(prefix.clone()).map_ok(move |meta| Remote { relative: relative(&meta.path, prefix.as_ref()), meta });
+    all.try_filter(move |remote| std::future::ready(takes_part(&remote.relative, filter.as_ref()))).boxed()
+}
+
+fn relative(path: &BlobPath, prefix: Option<&BlobPath>) -> BlobPath {
+    prefix.and_then(|prefix| path.below(prefix)).unwrap_or_else(|| path.clone())
+}
+
+/// Asks for the folders above as well, as they are asked for on the local side.
+fn takes_part(path: &BlobPath, filter: Option<&PathFilter>) -> bool {
+    let Some(filter) = filter else { return true };
+    let path = path.as_str();
+    path.match_indices('/').all(|(at, _)| filter(&path[..=at])) && filter(path)
+}
+
+/// What there is under one path.
+#[derive(Debug)]
+pub(super) enum Pair {
+    Both(LocalFile, Remote),
+    Local(LocalFile),
+    Remote(Remote),
+}
+
+pub(super) struct Pairs {
+    local: Pin<Box<Peekable<BoxStream<'static, Result<LocalFile>>>>>,
+    remote: Pin<Box<Peekable<BoxStream<'static, Result<Remote>>>>>,
+}
+
+impl Pairs {
+    pub(super) fn new(local: BoxStream<'static, Result<LocalFile>>, remote: BoxStream<'static, Result<Remote>>) -> Self {
+        Self { local: Box::pin(local.peekable()), remote: Box::pin(remote.peekable()) }
+    }
+
+    /// The next path. The outer error is of the listing, which can't go on; the inner one of a local file, and others follow.
+    pub(super) async fn next(&mut self) -> Result<Option<Result<Pair>>> {
+        let order = match (self.local.as_mut().peek().await, self.remote.as_mut().peek().await) {
+            (None, None) => return Ok(None),
+            (_, None) | (Some(Err(_)), _) => Ordering::Less,
+            (None, _) | (_, Some(Err(_))) => Ordering::Greater,
+            (Some(Ok(local)), Some(Ok(remote))) => local.relative.as_str().cmp(remote.relative.as_str()),
+        };
+        let local = if order.is_le() { self.local.next().await } else { None };
+        let remote = if order.is_ge() { self.remote.next().await.transpose()? } else { None };
+        Ok(match (local, remote) {
+            (Some(Err(error)), _) => Some(Err(error)),
+            (Some(Ok(local)), Some(remote)) => Some(Ok(Pair::Both(local, remote))),
+            (Some(Ok(local)), None) => Some(Ok(Pair::Local(local))),
+            (None, remote) => remote.map(|remote| Ok(Pair::Remote(remote))),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::Error;
+
+    fn local(path: &str) -> Result<LocalFile> {
+        Ok(LocalFile { path: PathBuf::from(path), relative: path.into(), size: 0, modified_at: None })
+    }
+
+    fn remote(path: &str) -> Result<Remote> {
+        let path = BlobPath::new(path)?;
+        let meta = BlobMeta {
+            path: path.clone(),
+            size: 0,
+            modified_at: chrono::DateTime::UNIX_EPOCH,
+            etag: None,
+            attributes: Default::default(),
+        };
+        Ok(Remote { relative: path, meta })
+    }
+
+    #[tokio::test]
+    async fn paths_meet() {
+        let locals = ["a-b", "a.txt", "a/b", "c"].map(local).into_iter().chain([Err(Error::invalid("x"))]).chain([local("z")]);
+        let remotes = ["a", "a.txt", "a/b", "b", "z"].map(remote);
+        let mut pairs = Pairs::new(futures::stream::iter(locals).boxed(), futures::stream::iter(remotes).boxed());
+        let mut seen = Vec::new();
+        while let Some(next) = pairs.next().await.unwrap() {
+            seen.push(match next {
+                Ok(Pair::Both(local, _)) => format!("={}", local.relative),
+                Ok(Pair::Local(local)) => format!("<{}", local.relative),
+                Ok(Pair::Remote(remote)) => format!(">{}", remote.relative),
+                Err(_) => "!".to_owned(),
+            });
+        }
+        assert_eq!(seen, [">a", "<a-b", "=a.txt", "=a/b", ">b", "<c", "!", "=z"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_left_out_takes_everything_below_with_it() {
+        let filter: PathFilter = std::sync::Arc::new(|path| path != "a/b/");
+        let takes = |path: &str| takes_part(&BlobPath::new(path).unwrap(), Some(&filter));
+        assert!(takes("a/c") && takes("a/b") && !takes("a/b/c/d"));
+    }
+}

@@ -1,0 +1,109 @@
+//! Several files at once, and the report of what became of them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
+
+use super::meter::Meter;
+use super::options::{FileAction, FileDone, MAX_FAILURES, TransferOptions, TransferReport};
+use crate::{BlobStore, Error, Result};
+
+/// What all files of one transfer share.
+pub(super) struct Run {
+    pub(super) store: BlobStore,
+    pub(super) options: TransferOptions,
+    pub(super) meter: Meter,
+    /// Bounds the requests that are under way, and the memory that their answers take: a large file's parts share it with other files.
+    pub(super) requests: Semaphore,
+}
+
+impl Run {
+    pub(super) fn new(store: &BlobStore, options: &TransferOptions) -> Arc<Self> {
+        let parallel = options.parallel.clamp(1, Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            store: store.clone(),
+            options: TransferOptions { parallel, ..options.clone() },
+            meter: Meter::new(options.progress.clone()),
+            requests: Semaphore::new(parallel),
+        })
+    }
+}
+
+/// Files that are under way, no more than so many at once. Dropped, it breaks them off.
+pub(super) struct Pool {
+    tasks: JoinSet<Result<FileDone>>,
+    run: Arc<Run>,
+    report: TransferReport,
+    started: Instant,
+}
+
+impl Pool {
+    pub(super) fn new(run: &Arc<Run>) -> Self {
+        Self { tasks: JoinSet::new(), run: Arc::clone(run), report: TransferReport::default(), started: Instant::now() }
+    }
+
+    /// Starts work on a file when there is room for it. The error is of another file, where errors end the transfer.
+    pub(super) async fn start(&mut self, work: impl Future<Output = Result<FileDone>> + Send + 'static) -> Result<()> {
+        while self.tasks.len() >= self.run.options.parallel {
+            self.settle_next().await?;
+        }
+        self.tasks.spawn(work);
+        Ok(())
+    }
+
+    /// Waits for all that are under way.
+    pub(super) async fn settle_all(&mut self) -> Result<()> {
+        while !self.tasks.is_empty() {
+            self.settle_next().await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_next(&mut self) -> Result<()> {
+        match self.tasks.join_next().await {
+            Some(done) => self.settle(done.unwrap_or_else(|error| Err(died(error)))),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a file that is done.
+    pub(super) fn settle(&mut self, done: Result<FileDone>) -> Result<()> {
+        let done = match done {
+            Ok(done) => done,
+            Err(error) if !self.run.options.keep_going => return Err(error),
+            Err(error) => {
+                self.report.failed += 1;
+                if self.report.failures.len() < MAX_FAILURES {
+                    self.report.failures.push(error);
+                }
+                return Ok(());
+            }
+        };
+        match done.action {
+            FileAction::Written => {
+                self.report.files += 1;
+                self.report.bytes += done.bytes;
+            }
+            FileAction::Skipped => self.report.skipped += 1,
+            FileAction::Removed => self.report.removed += 1,
+        }
+        if let Some(each) = &self.run.options.each {
+            each(&done);
+        }
+        Ok(())
+    }
+
+    pub(super) fn report(&self) -> &TransferReport {
+        &self.report
+    }
+
+    pub(super) fn end(self) -> TransferReport {
+        TransferReport { elapsed: self.started.elapsed(), ..self.report }
+    }
+}
+
+fn died(error: JoinError) -> Error {
+    Error::internal("the task that moved a file ended").with_source(error)
+}
