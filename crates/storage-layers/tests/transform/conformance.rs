@@ -1,0 +1,51 @@
+//! The definition of the traits, through every transform and through stacks of them: a transform must not change what the suite sees.
+
+use std::sync::Arc;
+
+use storage_layers::transform::compression::{CompressedBlobs, CompressionOptions};
+use storage_layers::transform::encryption::{Algorithm, EncryptedBlobs, EncryptionOptions, Key, Keyring, PlainBlobs};
+
+use storage_layers::transform::mirror::Require;
+use storage_layers::transform::{CacheOptions, CachedBlobs, PrefixedBlobs};
+
+use crate::support::{Wrap, mirrored, on_fs, on_memory};
+
+macro_rules! conforms {
+    ($($name:ident: $harness:expr;)*) => {
+        $(mod $name {
+            use super::*;
+            storage_conformance::test_blobs!($harness);
+        })*
+    };
+}
+
+fn keys() -> Keyring {
+    Keyring::new(Key::new([7; 32]))
+}
+
+const ENCRYPTED: Wrap = |inner| Arc::new(EncryptedBlobs::new(inner, keys(), EncryptionOptions::default()));
+const ENCRYPTED_BESIDE_PLAIN: Wrap = |inner| {
+    let options = EncryptionOptions { algorithm: Algorithm::ChaCha20Poly1305, plain: PlainBlobs::Allow };
+    Arc::new(EncryptedBlobs::new(inner, keys(), options))
+};
+const COMPRESSED: Wrap = |inner| Arc::new(CompressedBlobs::new(inner, CompressionOptions::default()).unwrap());
+const COMPRESSED_AND_ENCRYPTED: Wrap = |inner| COMPRESSED(ENCRYPTED(inner));
+const PREFIXED: Wrap = |inner| Arc::new(PrefixedBlobs::new(inner, "p/q".parse().unwrap()));
+const CACHED: Wrap = |inner| Arc::new(CachedBlobs::new(inner, CacheOptions::default()));
+
+conforms! {
+    cached_on_memory: on_memory(CACHED);
+    cached_on_fs: on_fs(CACHED);
+    prefixed_on_memory: on_memory(PREFIXED);
+    prefixed_on_fs: on_fs(PREFIXED);
+    mirrored_on_memory: mirrored(on_memory, Require::All);
+    mirrored_on_fs: mirrored(on_fs, Require::Primary);
+    compressed_on_memory: on_memory(COMPRESSED);
+    compressed_on_fs: on_fs(COMPRESSED);
+    compressed_and_encrypted_on_memory: on_memory(COMPRESSED_AND_ENCRYPTED);
+    compressed_and_encrypted_on_fs: on_fs(COMPRESSED_AND_ENCRYPTED);
+    encrypted_on_memory: on_memory(ENCRYPTED);
+    encrypted_on_fs: on_fs(ENCRYPTED);
+    encrypted_beside_plain_on_memory: on_memory(ENCRYPTED_BESIDE_PLAIN);
+    encrypted_beside_plain_on_fs: on_fs(ENCRYPTED_BESIDE_PLAIN);
+}

@@ -1,0 +1,11 @@
+//! Transforms of blobs: against the definition of the traits, and each against what it promises itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod cache;
+mod compression;
+mod conformance;
+mod encryption;
+mod mirror;
+mod read_only;
+mod support;
