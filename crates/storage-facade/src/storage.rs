@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Provider;
-use storage_core::{BackendInfo, Backends, BlobStore, Clock, Driver, Error, QueueStore, RecordStore, Result, Surfaces};
+use storage_core::{
+    BackendInfo, Backends, BlobBackend, BlobStore, Clock, Driver, Error, QueueStore, RecordStore, Result, Surfaces,
+};
+use storage_layers::transform::stack;
 use tokio::sync::Mutex;
 
-use crate::config::{BackendConfig, Component, Config, ConfigFile, EnvLayer, Layers, PlatformLayout, read};
+use crate::config::{BackendConfig, COPIES, Component, Config, ConfigFile, EnvLayer, Layers, PlatformLayout, read};
 use crate::registry::Registry;
 use crate::tasks::TaskStores;
 
@@ -33,6 +36,8 @@ struct Inner {
     config: Config,
     clock: Clock,
     opened: Mutex<Vec<(BackendConfig, Backends)>>,
+    /// The blobs with their transforms, once they have been asked for.
+    blobs: Mutex<Option<Arc<dyn BlobBackend>>>,
     tasks: TaskStores,
 }
 
@@ -41,6 +46,8 @@ struct Inner {
 pub(crate) struct Planned {
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) config: BackendConfig,
+    /// The copies of a mirror of blobs.
+    pub(crate) copies: Vec<Self>,
 }
 
 /// Says where the configuration comes from. Later layers win: defaults, file, environment, code.
@@ -195,7 +202,10 @@ impl StorageBuilder {
     pub async fn open(self) -> Result<Storage> {
         let storage = self.plan()?;
         for component in storage.inner.config.components.keys() {
-            storage.backends(*component).await?;
+            match component {
+                Component::Blobs => drop(storage.blobs().await?),
+                component => drop(storage.backends(*component).await?),
+            }
         }
         Ok(storage)
     }
@@ -209,7 +219,14 @@ impl StorageBuilder {
         let config = self.config()?;
         let plan = plan(&config, &self.registry)?;
         Ok(Storage {
-            inner: Arc::new(Inner { plan, config, clock: self.clock, opened: Mutex::default(), tasks: TaskStores::default() }),
+            inner: Arc::new(Inner {
+                plan,
+                config,
+                clock: self.clock,
+                opened: Mutex::default(),
+                blobs: Mutex::default(),
+                tasks: TaskStores::default(),
+            }),
         })
     }
 }
@@ -229,8 +246,16 @@ impl<P: Provider> Provider for Named<P> {
 
 /// Decides what each component uses: its own setting; else `default`; else the task queue's backend if it can serve; else the embedded defaults.
 fn plan(config: &Config, registry: &Registry) -> Result<BTreeMap<Component, Planned>> {
-    let resolve = |backend: &BackendConfig, component: &str, needs| {
-        registry.resolve(backend, component, needs).map(|driver| Planned { driver, config: backend.clone() })
+    let resolve = |backend: &BackendConfig, component: &str, needs| -> Result<Planned> {
+        let driver = registry.resolve(backend, component, needs)?;
+        let copies = backend.transforms.copies.iter().map(|copy| {
+            let driver = registry.resolve(copy, COPIES, Component::Blobs.needs())?;
+            Ok(Planned { driver, config: copy.clone(), copies: Vec::new() })
+        });
+        let copies = copies.collect::<Result<Vec<_>>>()?;
+        let checked = backend.transforms.stack.check(copies.len());
+        checked.map_err(|e| Error::config(format!("{}: `{component}`: {}", backend.source, e.message())))?;
+        Ok(Planned { driver, config: backend.clone(), copies })
     };
     let mut plan = BTreeMap::new();
     for (component, backend) in &config.components {
@@ -311,7 +336,10 @@ impl Storage {
 
     /// Opens what a component uses, or takes what is open with the same address.
     pub(crate) async fn backends(&self, component: Component) -> Result<Backends> {
-        let planned = self.planned(component)?;
+        self.open_planned(self.planned(component)?, component.key()).await
+    }
+
+    async fn open_planned(&self, planned: &Planned, component: &str) -> Result<Backends> {
         let mut opened = self.inner.opened.lock().await;
         let address = |c: &BackendConfig| (c.url.clone(), c.driver.clone());
         for (config, backends) in opened.iter() {
@@ -370,8 +398,23 @@ impl Storage {
     /// # Errors
     /// See [`records_of`](Self::records_of).
     pub async fn blobs(&self) -> Result<BlobStore> {
-        let blobs = self.backends(Component::Blobs).await?.blobs;
-        blobs.map(BlobStore::new).ok_or_else(|| Error::config("the backend of `blobs` has no blobs"))
+        let planned = self.planned(Component::Blobs)?;
+        let mut stacked = self.inner.blobs.lock().await;
+        if let Some(blobs) = &*stacked {
+            return Ok(BlobStore::new(Arc::clone(blobs)));
+        }
+        let component = Component::Blobs.key();
+        let none = || Error::config(format!("the backend of `{component}` has no blobs"));
+        let backend = self.open_planned(planned, component).await?.blobs.ok_or_else(none)?;
+        let mut copies = Vec::new();
+        for copy in &planned.copies {
+            copies.push(self.open_planned(copy, COPIES).await?.blobs.ok_or_else(none)?);
+        }
+        let transforms = &planned.config.transforms.stack;
+        let blobs = stack(backend, copies, transforms)
+            .map_err(|e| Error::config(format!("{}: `{component}`: {}", planned.config.source, e.message())))?;
+        *stacked = Some(Arc::clone(&blobs));
+        Ok(BlobStore::new(blobs))
     }
 
     /// Which backend a component uses: opens it.
@@ -379,11 +422,13 @@ impl Storage {
     /// # Errors
     /// See [`records_of`](Self::records_of).
     pub async fn info(&self, component: Component) -> Result<BackendInfo> {
-        let backends = self.backends(component).await?;
         let needs = component.needs();
+        if needs.blobs {
+            return Ok(self.blobs().await?.backend().info().clone());
+        }
+        let backends = self.backends(component).await?;
         let info = match () {
             () if needs.queue => backends.queue.as_ref().map(|b| b.info().clone()),
-            () if needs.blobs => backends.blobs.as_ref().map(|b| b.info().clone()),
             () => backends.records.as_ref().map(|b| b.info().clone()),
         };
         info.ok_or_else(|| Error::config(format!("the backend of `{component}` does not serve it")))
@@ -395,6 +440,9 @@ impl Storage {
     /// The first backend's that can't; the others are closed all the same.
     pub async fn close(&self) -> Result<()> {
         let mut outcome = Ok(());
+        if let Some(blobs) = self.inner.blobs.lock().await.take() {
+            outcome = blobs.close().await;
+        }
         for (_, backends) in self.inner.opened.lock().await.drain(..) {
             let mut closed = Vec::new();
             if let Some(queue) = backends.queue {

@@ -87,10 +87,56 @@ const CASES: &[Case] = &[
     ("c.yaml", "platform:\n  bronze:\n    s3_bucket: b\nrecords: \"memory:\"", &[]),
 ];
 
+/// Transforms of blobs.
+#[cfg(all(feature = "cache", feature = "encryption", feature = "zstd"))]
+const TRANSFORMS: &[Case] = &[
+    ("c.toml", "[records]\nurl = \"memory:\"\nencryption = {}", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\nencrypton = {}", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\nread_only = \"maybe\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\nprefix = \"a/../b\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\ncompression = 3", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.compression]\nlevle = 3", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.compression]\nlevel = \"best\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.compression]\nlevel = 23", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.encryption]", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.encryption]\nkey = \"hunter2\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.encryption]\nkey_evn = \"PATH\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.encryption]\nkey_env = \"STORAGE_FACADE_TEST_NOT_SET\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.encryption]\nkey_file = \"not/there\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.encryption]\nkey = \"hunter2\"\nkey_file = \"x\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.encryption]\nkey = \"hunter2\"\nalgorithm = \"rot13\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.encryption]\nkey = 5", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.encryption]\nprevious = [{ kye = \"hunter2\" }]", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.encryption]\nprevious = [\"hunter2\"]", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.mirror]\nrequire = \"all\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.mirror]\nto = 5", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.mirror]\nto = \"sqlite:///x.db\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.mirror]\nto = { tpye = \"memory\" }", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.mirror]\nto = \"memroy:\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.mirror]\nto = { url = \"memory:\", encryption = {} }", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.mirror]\nto = \"memory:\"\nrequire = \"most\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.mirror]\nto = \"memory:\"\nrequire = 3", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory://a\"\n[blobs.mirror]\nto = \"memory://a\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\nmax_age = \"soon\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\nmax_bytes = -1", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"", &[("STORAGE_BLOBS_ENCRYPTION__KEYY", "hunter2")]),
+];
+
 #[tokio::test]
 async fn every_bad_configuration_gets_a_message_that_helps() {
+    assert!(CASES.len() >= 40);
+    insta::assert_snapshot!(messages(CASES).await);
+}
+
+#[cfg(all(feature = "cache", feature = "encryption", feature = "zstd"))]
+#[tokio::test]
+async fn every_bad_transform_gets_a_message_that_helps() {
+    insta::assert_snapshot!(messages(TRANSFORMS).await);
+}
+
+async fn messages(cases: &[Case]) -> String {
     let mut messages = String::new();
-    for (index, (name, content, variables)) in CASES.iter().enumerate() {
+    for (index, (name, content, variables)) in cases.iter().enumerate() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
@@ -105,6 +151,5 @@ async fn every_bad_configuration_gets_a_message_that_helps() {
         assert!(!message.contains("hunter2"), "a secret in: {message}");
         writeln!(messages, "{index:2} {content:?} {variables:?}\n   → {message}").unwrap();
     }
-    assert!(CASES.len() >= 40);
-    insta::assert_snapshot!(messages);
+    messages
 }

@@ -4,7 +4,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use storage_core::{Error, Result, nearest};
 
-use super::Component;
+use super::{Component, transforms};
 
 /// Keys of a component, with the names that are accepted for them.
 const BACKEND_KEYS: [(&str, &[&str]); 8] = [
@@ -69,30 +69,7 @@ impl Layer {
     }
 
     fn insert(&mut self, source: &str, written: &str, canonical: &str, dict: Dict) -> Result<()> {
-        let mut backend = Dict::new();
-        for (key, value) in dict {
-            let bare = key.strip_suffix("_env").unwrap_or(&key);
-            let entry = BACKEND_KEYS.iter().find(|(name, aliases)| *name == bare || aliases.contains(&bare));
-            let Some((name, _)) = entry else {
-                return Err(match NOT_YET.iter().find(|(name, _)| *name == key) {
-                    Some((_, why)) => Error::config(format!("{source}: `{written}.{key}`: {why}")),
-                    None => {
-                        let known =
-                            BACKEND_KEYS.iter().flat_map(|(name, aliases)| std::iter::once(*name).chain(aliases.iter().copied()));
-                        let hint = "no such key; a driver's own options go into `options`";
-                        unknown(source, &format!("{written}.{key}"), hint, known)
-                    }
-                });
-            };
-            let value = match (bare == key, value) {
-                (true, value) => value,
-                (false, value) => from_variable(source, &format!("{written}.{key}"), &value)?,
-            };
-            let value = if *name == "options" { options(source, written, value)? } else { value };
-            if backend.insert((*name).to_owned(), value).is_some() {
-                return Err(Error::config(format!("{source}: `{written}` has `{name}` twice, under two names: keep one")));
-            }
-        }
+        let backend = backend(source, written, canonical == Component::Blobs.key(), dict)?;
         if self.dict.contains_key(canonical) {
             return Err(Error::config(format!(
                 "{source}: `{canonical}` is set twice, under two names (`{written}` is one): keep one"
@@ -105,6 +82,48 @@ impl Layer {
     fn backend(&self, key: &str) -> Option<&Dict> {
         self.dict.get(key)?.as_dict()
     }
+}
+
+/// Brings the keys of a backend's table into canonical form.
+pub(super) fn backend(source: &str, written: &str, takes_transforms: bool, dict: Dict) -> Result<Dict> {
+    let mut backend = Dict::new();
+    for (key, value) in dict {
+        let bare = key.strip_suffix("_env").unwrap_or(&key);
+        if let Some(name) = transforms::key(bare).filter(|_| takes_transforms || bare != "cache") {
+            if !takes_transforms {
+                return Err(Error::config(format!("{source}: `{written}.{key}`: this is for `blobs`")));
+            }
+            let value = if bare == key { value } else { from_variable(source, &format!("{written}.{key}"), &value)? };
+            let value = transforms::canonical(source, &format!("{written}.{name}"), name, value)?;
+            if backend.insert(name.to_owned(), value).is_some() {
+                return Err(Error::config(format!("{source}: `{written}` has `{name}` twice, under two names: keep one")));
+            }
+            continue;
+        }
+        let entry = BACKEND_KEYS.iter().find(|(name, aliases)| *name == bare || aliases.contains(&bare));
+        let Some((name, _)) = entry else {
+            return Err(match NOT_YET.iter().find(|(name, _)| *name == key) {
+                Some((_, why)) => Error::config(format!("{source}: `{written}.{key}`: {why}")),
+                None => {
+                    let known =
+                        BACKEND_KEYS.iter().flat_map(|(name, aliases)| std::iter::once(*name).chain(aliases.iter().copied()));
+                    let more = if takes_transforms { &transforms::KEYS[..] } else { &[] };
+                    let known = known.chain(more.iter().copied());
+                    let hint = "no such key; a driver's own options go into `options`";
+                    unknown(source, &format!("{written}.{key}"), hint, known)
+                }
+            });
+        };
+        let value = match (bare == key, value) {
+            (true, value) => value,
+            (false, value) => from_variable(source, &format!("{written}.{key}"), &value)?,
+        };
+        let value = if *name == "options" { options(source, written, value)? } else { value };
+        if backend.insert((*name).to_owned(), value).is_some() {
+            return Err(Error::config(format!("{source}: `{written}` has `{name}` twice, under two names: keep one")));
+        }
+    }
+    Ok(backend)
 }
 
 /// Reads `…_env` keys of a driver's options.
@@ -143,7 +162,7 @@ pub(super) fn from_variable(source: &str, key: &str, variable: &Value) -> Result
     }
 }
 
-fn unknown<'a>(source: &str, key: &str, what: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
+pub(super) fn unknown<'a>(source: &str, key: &str, what: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
     let last = key.rsplit('.').next().unwrap_or(key);
     let hint = match nearest(last.trim_end_matches("_backend"), known.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -192,7 +211,7 @@ impl Layers {
     /// One figment of all layers.
     ///
     /// A level that chooses another backend for a component (a `type`, or a `url` of another scheme) does not inherit the address and options of the
-    /// one that lower levels had chosen: they belong to the other backend.
+    /// one that lower levels had chosen: they belong to the other backend. Transforms of blobs stay.
     pub(crate) fn merged(mut self) -> Figment {
         for upper in 1..self.layers.len() {
             let (lower, upper) = self.layers.split_at_mut(upper);
@@ -200,8 +219,14 @@ impl Layers {
             for (key, value) in &upper.dict {
                 let Some(chosen) = value.as_dict() else { continue };
                 for layer in lower.iter_mut().filter(|layer| layer.level < upper.level) {
-                    if layer.backend(key).is_some_and(|inherited| is_other_backend(chosen, inherited)) {
-                        layer.dict.remove(key);
+                    let Some(inherited) = layer.backend(key).filter(|inherited| is_other_backend(chosen, inherited)) else {
+                        continue;
+                    };
+                    // Blobs that were to be encrypted are, wherever they go.
+                    let kept = transforms::of(inherited);
+                    layer.dict.remove(key);
+                    if !kept.is_empty() {
+                        layer.dict.insert(key.clone(), Value::from(kept));
                     }
                 }
             }

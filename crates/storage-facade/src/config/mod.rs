@@ -5,6 +5,7 @@ mod file;
 mod layer;
 mod platform;
 mod read;
+mod transforms;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,8 @@ pub use self::file::ConfigFile;
 pub(crate) use self::layer::Layers;
 pub use self::platform::PlatformLayout;
 pub(crate) use self::read::read;
+pub(crate) use self::transforms::COPIES;
+pub use self::transforms::Transforms;
 
 /// A part of the toolkit that is configured on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +91,8 @@ pub struct BackendConfig {
     pub auto_create: bool,
     /// How many versions of each task's row are kept: none, so many, or all.
     pub versioning: Versioning,
+    /// `blobs`: what is put in front of the backend.
+    pub transforms: Transforms,
     /// Where it was set, for messages: a file, environment variables, the program.
     pub source: String,
 }
@@ -102,6 +107,7 @@ impl Default for BackendConfig {
             timeout: None,
             auto_create: true,
             versioning: Versioning::Off,
+            transforms: Transforms::default(),
             source: "the defaults".into(),
         }
     }

@@ -7,7 +7,7 @@ use figment::value::{Dict, Value};
 use storage_core::{DriverConfig, Error, Result};
 
 use super::layer::source_of;
-use super::{BackendConfig, Component, Config, Versioning};
+use super::{BackendConfig, Component, Config, Versioning, transforms};
 
 /// The longest timeout.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -27,7 +27,7 @@ pub(crate) fn read(figment: &Figment) -> Result<Config> {
     Ok(config)
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     figment: &'a Figment,
 }
 
@@ -36,18 +36,23 @@ impl Reader<'_> {
         self.figment.get_metadata(value.tag()).map_or_else(|| "the program".into(), source_of)
     }
 
-    fn fail(&self, component: &str, key: &str, value: &Value, what: &str) -> Error {
+    pub(super) fn fail(&self, component: &str, key: &str, value: &Value, what: &str) -> Error {
         Error::config(format!("{}: `{component}.{key}` {what}", self.source(value)))
     }
 
     fn backend(&self, component: &str) -> Result<Option<BackendConfig>> {
         let Ok(value) = self.figment.find_value(component) else { return Ok(None) };
         let Some(dict) = value.as_dict() else { return Ok(None) };
+        self.backend_of(component, dict, &value).map(Some)
+    }
+
+    /// The backend that a table in canonical form describes.
+    pub(super) fn backend_of(&self, component: &str, dict: &Dict, own: &Value) -> Result<BackendConfig> {
         let mut backend = BackendConfig::default();
         for (key, value) in dict {
             self.apply(&mut backend, component, key, value)?;
         }
-        let own = dict.is_empty().then_some(&value);
+        let own = dict.is_empty().then_some(own);
         let mut sources: Vec<String> = dict.values().chain(own).map(|value| self.source(deepest(value))).collect();
         sources.sort_unstable();
         sources.dedup();
@@ -58,7 +63,7 @@ impl Reader<'_> {
                 backend.source
             )));
         }
-        Ok(Some(backend))
+        Ok(backend)
     }
 
     fn apply(&self, backend: &mut BackendConfig, component: &str, key: &str, value: &Value) -> Result<()> {
@@ -100,7 +105,7 @@ impl Reader<'_> {
                 backend.timeout = Some(duration(value).ok_or_else(|| fail("is a time like \"30s\" (or seconds), up to 1h"))?);
             }
             "auto_create" => backend.auto_create = value.to_bool().ok_or_else(|| fail("is true or false"))?,
-            "versioning" if matches!(component, "records" | "blobs" | "event_storage") => {
+            "versioning" if matches!(component, "records" | "blobs" | "event_storage" | transforms::COPIES) => {
                 return Err(fail(
                     "is for `task_queue`, `result_storage` and `schedule_storage`: events are not changed, and a program's own tables say themselves how many versions they keep",
                 ));
@@ -118,6 +123,7 @@ impl Reader<'_> {
                     return Err(fail("and the option `backups` are the same: set one"));
                 }
             }
+            _ if transforms::key(key).is_some() => transforms::apply(self, &mut backend.transforms, component, key, value)?,
             _ => return Err(fail("is not a key")),
         }
         Ok(())

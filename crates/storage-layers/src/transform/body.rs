@@ -133,6 +133,7 @@ impl Incoming {
     }
 
     /// The next `len` bytes where they came with at least `behind` more in a piece that nobody else holds, so that they need not be copied to be changed.
+    #[cfg(feature = "encryption")]
     pub(super) async fn own(&mut self, len: usize, behind: usize) -> Result<Option<BytesMut>> {
         self.fill().await?;
         Ok(match &mut self.piece {

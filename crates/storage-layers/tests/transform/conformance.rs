@@ -8,7 +8,11 @@ use storage_layers::transform::encryption::{Algorithm, EncryptedBlobs, Encryptio
 use storage_layers::transform::mirror::Require;
 use storage_layers::transform::{CacheOptions, CachedBlobs, PrefixedBlobs};
 
-use crate::support::{Wrap, mirrored, on_fs, on_memory};
+use storage_core::Secret;
+use storage_layers::transform::config::{CacheConfig, CompressionConfig, EncryptionConfig};
+use storage_layers::transform::{TransformConfig, stack};
+
+use crate::support::{Wrap, mirrored, mirrored_below, on_fs, on_memory};
 
 macro_rules! conforms {
     ($($name:ident: $harness:expr;)*) => {
@@ -32,8 +36,22 @@ const COMPRESSED: Wrap = |inner| Arc::new(CompressedBlobs::new(inner, Compressio
 const COMPRESSED_AND_ENCRYPTED: Wrap = |inner| COMPRESSED(ENCRYPTED(inner));
 const PREFIXED: Wrap = |inner| Arc::new(PrefixedBlobs::new(inner, "p/q".parse().unwrap()));
 const CACHED: Wrap = |inner| Arc::new(CachedBlobs::new(inner, CacheOptions::default()));
+/// All of them, as configuration stacks them.
+const STACKED: Wrap = |inner| {
+    let config = TransformConfig {
+        cache: Some(CacheConfig::default()),
+        compression: Some(CompressionConfig::default()),
+        encryption: Some(EncryptionConfig { key: Some(Secret::new("07".repeat(32))), ..EncryptionConfig::default() }),
+        prefix: Some("p".parse().unwrap()),
+        ..TransformConfig::default()
+    };
+    stack(inner, Vec::new(), &config).unwrap()
+};
 
 conforms! {
+    stacked_on_memory: on_memory(STACKED);
+    stacked_on_fs: on_fs(STACKED);
+    stacked_on_a_mirror: mirrored_below(on_memory, STACKED);
     cached_on_memory: on_memory(CACHED);
     cached_on_fs: on_fs(CACHED);
     prefixed_on_memory: on_memory(PREFIXED);

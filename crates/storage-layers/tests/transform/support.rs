@@ -111,6 +111,11 @@ pub(crate) fn mirrored<H: Harness>(on: fn(Wrap) -> H, require: Require) -> impl 
     Mirrored { primary: on(|inner| inner), require, seconds: Mutex::default() }
 }
 
+/// A mirror of two stores of one kind, with transforms in front.
+pub(crate) fn mirrored_below<H: Harness>(on: fn(Wrap) -> H, wrap: Wrap) -> impl Harness {
+    Layered { inner: mirrored(on, Require::All), wrap }
+}
+
 /// The blobs of a fresh store in memory.
 pub(crate) async fn memory() -> Arc<dyn BlobBackend> {
     MemoryDriver.open(&DriverConfig::from_url("memory:")).await.unwrap().blobs.unwrap()

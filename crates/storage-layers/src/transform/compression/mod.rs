@@ -74,9 +74,7 @@ impl CompressedBlobs {
     /// # Errors
     /// [`Config`](ErrorKind::Config) for a level that zstd does not have.
     pub fn new(inner: Arc<dyn BlobBackend>, options: CompressionOptions) -> Result<Self> {
-        if !LEVELS.contains(&options.level) {
-            return Err(Error::config(format!("zstd has the levels 1 to 22, not {}", options.level)));
-        }
+        check_level(options.level)?;
         let info = wrap::info(&*inner, "zstd");
         let declared = inner.capabilities().clone();
         let max_blob_bytes = format::max_plain(declared.max_blob_bytes);
@@ -87,6 +85,10 @@ impl CompressedBlobs {
     fn explain<'a>(&'a self, operation: &'static str, path: &'a BlobPath) -> impl FnOnce(Error) -> Error + 'a {
         wrap::explain(&self.core.info, operation, path)
     }
+}
+
+pub(super) fn check_level(level: i32) -> Result<()> {
+    if LEVELS.contains(&level) { Ok(()) } else { Err(Error::config(format!("zstd has the levels 1 to 22, not {level}"))) }
 }
 
 /// `None` where the blob was replaced since `seen` was read, unless the caller wants that state alone.

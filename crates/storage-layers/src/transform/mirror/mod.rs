@@ -61,6 +61,17 @@ impl Require {
             Self::Copies(count) => usize::from(count),
         }
     }
+
+    /// Checks that a mirror can have so many copies, and require so many of them.
+    pub(super) fn check(self, copies: usize) -> Result<()> {
+        if !(2..=MAX_COPIES).contains(&copies) {
+            return Err(Error::config(format!("a mirror has 2 to {MAX_COPIES} copies, the primary being one, not {copies}")));
+        }
+        if !(1..=copies).contains(&self.count(copies)) {
+            return Err(Error::config(format!("a mirror of {copies} copies can't require {self} of them")));
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Require {
@@ -97,15 +108,7 @@ impl Mirror {
     /// [`Config`](ErrorKind::Config): no others or more than 7, two copies that are one place, or more required than there are.
     pub fn new(primary: Arc<dyn BlobBackend>, others: Vec<Arc<dyn BlobBackend>>, require: Require) -> Result<Self> {
         let copies: Vec<_> = std::iter::once(primary).chain(others).collect();
-        if !(2..=MAX_COPIES).contains(&copies.len()) {
-            return Err(Error::config(format!(
-                "a mirror has 2 to {MAX_COPIES} copies, the primary being one, not {}",
-                copies.len()
-            )));
-        }
-        if !(1..=copies.len()).contains(&require.count(copies.len())) {
-            return Err(Error::config(format!("a mirror of {} copies can't require {require} of them", copies.len())));
-        }
+        require.check(copies.len())?;
         for (index, copy) in copies.iter().enumerate() {
             if copies[..index].iter().any(|other| other.info() == copy.info()) {
                 return Err(Error::config(format!("two copies of a mirror are the same place, {}", copy.info())));
