@@ -13,9 +13,11 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use storage_core::{
     BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, BlobStore, ETag,
-    Error, ErrorKind, GetOptions, ListOptions, Progress, PutMode, PutOptions, Result, Skip, TransferOptions,
+    Error, ErrorKind, FileAction, FileDone, GetOptions, ListOptions, Progress, PutMode, PutOptions, Result, Skip,
+    TransferOptions,
 };
 use storage_memory::MemoryStore;
+use storage_tests::mount::SmallDisk;
 
 /// The memory backend, whose reads break off after a number of bytes in all. Counts what it has sent.
 #[derive(Debug)]
@@ -23,12 +25,20 @@ struct Breaking {
     inner: Arc<dyn BlobBackend>,
     left: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
+    /// The blob is written anew before the read of this number.
+    change_before: AtomicU64,
 }
 
 impl Breaking {
     fn store() -> (BlobStore, Arc<AtomicU64>, Arc<AtomicU64>) {
+        Self::changing(0)
+    }
+
+    fn changing(change_before: u64) -> (BlobStore, Arc<AtomicU64>, Arc<AtomicU64>) {
         let (left, sent) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
-        let backend = Self { inner: Arc::new(MemoryStore::new().blobs()), left: Arc::clone(&left), sent: Arc::clone(&sent) };
+        let change_before = AtomicU64::new(change_before);
+        let backend =
+            Self { inner: Arc::new(MemoryStore::new().blobs()), left: Arc::clone(&left), sent: Arc::clone(&sent), change_before };
         (BlobStore::new(Arc::new(backend)), left, sent)
     }
 }
@@ -52,6 +62,9 @@ impl BlobBackend for Breaking {
     }
 
     async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
+        if self.change_before.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.inner.put(path, BlobBody::from("changed"), &PutOptions::default()).await?;
+        }
         let mut read = self.inner.get(path, options).await?;
         let (meta, range) = (read.meta.clone(), read.range.clone());
         let whole = BlobRead { meta, range, content: read.content }.bytes().await?;
@@ -252,4 +265,171 @@ async fn a_prefix_is_a_store_of_its_own() {
     assert_eq!(listed, ["a/b"]);
     assert_eq!(inner.rename(&path("a/b"), &path("c")).await.unwrap().path, path("c"));
     assert_eq!(store.get_text(&path("tenant/acme/c")).await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn files_by_plain_paths_are_one_call_each() {
+    let (store, _, _) = Breaking::store();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.csv"), "1,2").unwrap();
+    store.upload_file(folder.path().join("a.csv"), "in/a.csv").await.unwrap();
+    store.upload_file(folder.path().join("a.csv"), format!("in/{}.csv", "b")).await.unwrap();
+    store.download_file("in/a.csv", folder.path().join("new/folder/a.csv")).await.unwrap();
+    assert_eq!(std::fs::read(folder.path().join("new/folder/a.csv")).unwrap(), b"1,2");
+    let listed: Vec<_> = store.list_files("in/").await.unwrap().into_iter().map(|meta| meta.path.to_string()).collect();
+    assert_eq!(listed, ["in/a.csv", "in/b.csv"]);
+    assert_eq!((store.list_files("").await.unwrap().len(), store.list_files("in/a.csv").await.unwrap().len()), (2, 1));
+    assert!(store.delete_file("in/a.csv").await.unwrap() && !store.delete_file("in/a.csv").await.unwrap());
+    assert_eq!(store.backend_type(), "memory");
+    let error = store.upload_file(folder.path().join("a.csv"), "../a.csv").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn a_blob_that_changes_while_it_is_read_is_an_error() {
+    for change_before in [2, 4] {
+        let (store, _, _) = Breaking::changing(change_before);
+        let folder = tempfile::tempdir().unwrap();
+        let local = folder.path().join("big.bin");
+        std::fs::write(&local, "the old file").unwrap();
+        store.put(&path("big"), content(LARGE, 1)).await.unwrap();
+        let error = store.download_file("big", &local).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert_eq!(std::fs::read(&local).unwrap(), b"the old file", "it stays as it was");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "what was fetched is of no use any more");
+        store.download_file("big", &local).await.unwrap();
+        assert_eq!(std::fs::read(&local).unwrap(), b"changed");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_too_small_is_noticed_before_the_first_byte() {
+    let Some(disk) = SmallDisk::mount(4 << 10) else { return };
+    let (store, _, sent) = Breaking::store();
+    store.put(&path("big"), content(20 << 20, 1)).await.unwrap();
+    let error = store.download_file("big", disk.path().join("big")).await.unwrap_err();
+    assert!(error.to_string().contains("disk is full"), "{error}");
+    assert_eq!((sent.load(Ordering::SeqCst), std::fs::read_dir(disk.path()).unwrap().count()), (0, 0));
+    // Where it fills up with many small files, those that fit are whole.
+    for n in 0..10 {
+        store.put(&path(&format!("many/{n}")), content(1 << 20, n)).await.unwrap();
+    }
+    let options = TransferOptions { keep_going: true, ..TransferOptions::default() };
+    let report = store.download_dir(Some(&path("many")), disk.path().join("many"), &options).await.unwrap();
+    assert!(report.files > 0 && report.failed > 0 && report.files + report.failed == 10, "{report:?}");
+    let mut found = BTreeMap::new();
+    read_tree(&disk.path().join("many"), "", &mut found);
+    assert_eq!(found.len() as u64, report.files, "no half file: {:?}", found.keys());
+    assert!(found.values().all(|bytes| bytes.len() == 1 << 20));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_cannot_go_up_does_not_keep_the_rest_from_it() {
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::symlink;
+    let (store, _, _) = Breaking::store();
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let files = write_tree(root);
+    std::fs::write(root.join(std::ffi::OsStr::from_bytes(b"not-\xff-utf8")), "x").unwrap();
+    std::fs::write(root.join("line\nbreak"), "x").unwrap();
+    symlink("no such file", root.join("dangling")).unwrap();
+    symlink("..", root.join("sub/circle")).unwrap();
+    symlink("sub/b.bin", root.join("link")).unwrap();
+    symlink(root.join("sub-2"), root.join("linked")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(root.join("pipe")).status().unwrap().success());
+    std::fs::write(root.join(".x.storage-part"), "of a download").unwrap();
+
+    let error = store.upload_dir(root, None, &TransferOptions::default()).await.unwrap_err();
+    assert!(error.subject().is_some(), "the first one is named: {error}");
+    let options = TransferOptions { keep_going: true, ..TransferOptions::default() };
+    let report = store.upload_dir(root, Some(&path("up")), &options).await.unwrap();
+    let mut subjects: Vec<_> = report.failures.iter().map(|error| error.subject().unwrap().to_owned()).collect();
+    subjects.sort();
+    let named = ["sub/circle", "dangling", "line\nbreak", "not-", "pipe"];
+    assert_eq!((report.failed, report.files), (named.len() as u64, files.len() as u64 + 2), "{subjects:?}");
+    for name in named {
+        assert!(subjects.iter().any(|subject| subject.contains(name)), "{name}: {subjects:?}");
+    }
+    assert_eq!(store.get(&path("up/link")).await.unwrap(), files["sub/b.bin"], "a link is what it leads to");
+    assert!(store.exists(&path("up/linked/c")).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_cannot_come_down_does_not_keep_the_rest_from_it() {
+    let (store, _, _) = Breaking::store();
+    let folder = tempfile::tempdir().unwrap();
+    let long = "x".repeat(256);
+    for name in ["a", "a-b", "a/b", "a/c/d", long.as_str(), ".y.storage-part", "folder", "z/z"] {
+        store.put(&path(name), name.to_owned()).await.unwrap();
+    }
+    std::fs::create_dir_all(folder.path().join("folder")).unwrap();
+    std::fs::write(folder.path().join("z"), "a file in the way").unwrap();
+    let options = TransferOptions { keep_going: true, ..TransferOptions::default() };
+    let report = store.download_dir(None, folder.path(), &options).await.unwrap();
+    assert_eq!((report.files, report.failed), (2, 6), "{report:?}");
+    assert!(report.failures.iter().all(|error| matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::InvalidInput)));
+    assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), b"a");
+    assert_eq!(std::fs::read(folder.path().join("a-b")).unwrap(), b"a-b");
+    assert_eq!(std::fs::read(folder.path().join("z")).unwrap(), b"a file in the way");
+}
+
+#[tokio::test]
+async fn sides_become_the_same_but_for_what_is_left_out() {
+    let (store, _, _) = Breaking::store();
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_tree(from.path());
+    let done = Arc::new(Mutex::new(Vec::<FileDone>::new()));
+    let seen = Arc::clone(&done);
+    let options = TransferOptions {
+        skip: Skip::Unchanged,
+        delete: true,
+        filter: Some(Arc::new(|path: &str| path != "sub/" && !path.ends_with(".keep"))),
+        each: Some(Arc::new(move |file: &FileDone| seen.lock().unwrap().push(file.clone()))),
+        ..TransferOptions::default()
+    };
+    for name in ["old", "mine.keep", "sub/mine"] {
+        store.put(&path(name), "x").await.unwrap();
+    }
+    let dry = TransferOptions { dry_run: true, ..options.clone() };
+    let would = store.upload_dir(from.path(), None, &dry).await.unwrap();
+    assert_eq!(store.list_files("").await.unwrap().len(), 3, "nothing was done");
+    let up = store.upload_dir(from.path(), None, &options).await.unwrap();
+    assert_eq!((would.files, would.removed), (up.files, up.removed));
+    assert_eq!((up.files, up.removed), (3, 1));
+    let removed: Vec<_> =
+        done.lock().unwrap().iter().filter(|f| f.action == FileAction::Removed).map(|f| f.path.clone()).collect();
+    assert_eq!(removed, ["old", "old"], "once dry, once wet");
+    let listed: Vec<_> = store.list_files("").await.unwrap().into_iter().map(|meta| meta.path.to_string()).collect();
+    assert_eq!(listed, ["a.txt", "empty", "mine.keep", "sub-2/c", "sub/mine"]);
+
+    for name in ["gone/deep/x", "x.keep", "sub/y"] {
+        std::fs::create_dir_all(to.path().join(name).parent().unwrap()).unwrap();
+        std::fs::write(to.path().join(name), "x").unwrap();
+    }
+    let down = store.download_dir(None, to.path(), &options).await.unwrap();
+    assert_eq!((down.files, down.removed), (3, 1));
+    assert!(!to.path().join("gone").exists(), "an emptied folder goes too");
+    assert!(to.path().join("x.keep").exists() && to.path().join("sub/y").exists());
+    assert_eq!(store.download_dir(None, to.path(), &options).await.unwrap().skipped, 3);
+}
+
+#[tokio::test]
+async fn contents_are_compared_where_that_is_asked_for() {
+    let (store, _, _) = Breaking::store();
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(from.path().join("same"), content(3 << 20, 1)).unwrap();
+    std::fs::write(from.path().join("other"), content(3 << 20, 1)).unwrap();
+    let options = TransferOptions { skip: Skip::SameContent, ..TransferOptions::default() };
+    assert_eq!(store.upload_dir(from.path(), None, &options).await.unwrap().files, 2);
+    assert_eq!(store.download_dir(None, to.path(), &options).await.unwrap().files, 2);
+    let mut other = content(3 << 20, 1).to_vec();
+    other[2 << 20] ^= 1;
+    std::fs::write(from.path().join("other"), &other).unwrap();
+    let up = store.upload_dir(from.path(), None, &options).await.unwrap();
+    assert_eq!((up.files, up.skipped), (1, 1));
+    let down = store.download_dir(None, to.path(), &options).await.unwrap();
+    assert_eq!((down.files, down.skipped), (1, 1));
+    assert!(std::fs::read(to.path().join("other")).unwrap() == other);
 }

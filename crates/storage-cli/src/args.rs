@@ -98,7 +98,10 @@ impl Command {
     pub(crate) fn handles_signals(&self) -> bool {
         matches!(
             self,
-            Self::Demo(_) | Self::Worker(_) | Self::Schedule(schedule::ScheduleCommand::Run { name: None, once: false })
+            Self::Check(_)
+                | Self::Demo(_)
+                | Self::Worker(_)
+                | Self::Schedule(schedule::ScheduleCommand::Run { name: None, once: false })
         )
     }
 }

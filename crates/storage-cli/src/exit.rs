@@ -19,7 +19,8 @@ Exit codes:
   3    not found: the table, record, queue, task or blob is not there
   4    it exists already, was changed by somebody else, or the lease is lost
   5    the service can't be reached, was too slow, or asks to wait: try again later
-  130  interrupted (Ctrl-C); 143 by SIGTERM";
+  130  interrupted (Ctrl-C); 143 by SIGTERM
+Where several files or components fail, the code is that of the first.";
 
 /// Why a command does not end well.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ mod blobs;
 mod check;
 mod crash;
 mod demo;
+mod folders;
 mod frame;
 mod queues;
 mod records;

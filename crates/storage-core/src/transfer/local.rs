@@ -234,9 +234,9 @@ fn fits_windows(segment: &str) -> bool {
         let number = stem.strip_prefix(port).unwrap_or_default();
         number.chars().count() == 1 && number.chars().all(|c| c.is_ascii_digit() || "¹²³".contains(c))
     });
-    !(DEVICES.contains(&stem.as_str()) || numbered)
-        && !segment.contains(['<', '>', ':', '"', '\\', '|', '?', '*'])
-        && !segment.ends_with(['.', ' '])
+    let reserved = DEVICES.contains(&stem.as_str()) || numbered;
+    let broken = segment.contains(['<', '>', ':', '"', '\\', '|', '?', '*']) || segment.ends_with(['.', ' ']);
+    !reserved && !broken
 }
 
 #[cfg(test)]

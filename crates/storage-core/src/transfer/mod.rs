@@ -147,7 +147,7 @@ impl BlobStore {
     ) -> Result<TransferReport> {
         let local = local.as_ref();
         let owned = local.to_owned();
-        let opened = blocking(move || Ok(drop(std::fs::read_dir(&owned)?)));
+        let opened = blocking(move || Ok(std::fs::read_dir(&owned).map(drop)?));
         opened.await.context("blobs.upload", || format!("folder {}", local.display()))?;
         upload::folder(self, local, prefix, options).await
     }

@@ -18,7 +18,7 @@ pub(super) async fn same_content(store: &BlobStore, path: &BlobPath, local: &Pat
     while let Some(piece) = pieces.try_next().await? {
         let compared = blocking(move || {
             let mut bytes = vec![0; piece.len()];
-            match (&mut file).read_exact(&mut bytes) {
+            match file.read_exact(&mut bytes) {
                 Ok(()) => Ok((bytes == piece, file)),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok((false, file)),
                 Err(error) => Err(error.into()),
@@ -30,6 +30,6 @@ pub(super) async fn same_content(store: &BlobStore, path: &BlobPath, local: &Pat
         }
         file = back;
     }
-    let at_end = blocking(move || Ok((&mut file).read(&mut [0])? == 0));
+    let at_end = blocking(move || Ok(file.read(&mut [0])? == 0));
     at_end.await.context("blobs.compare", || file_subject(local))
 }

@@ -17,8 +17,7 @@ use crate::progress;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A file appears when it is whole, with the blob's time. A large download that is broken off is kept beside it, hidden, and the same command goes
-on with it, if the blob is still the same; what changes while it is read is an error. Blobs that fail don't keep the others from it.
+A file appears when it is whole, with the blob's time. A large download that is broken off is kept beside it, hidden, and the same command goes on with it, if the blob is still the same; what changes while it is read is an error. Blobs that fail don't keep the others from it.
 
 Examples:
   storage blob get reports/2026/report.pdf .

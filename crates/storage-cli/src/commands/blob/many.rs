@@ -45,7 +45,7 @@ pub(crate) struct RmArgs {
 #[command(after_help = "\
 Examples:
   storage blob cp a.txt b.txt
-  storage blob cp 'in/*.csv' archive/2026               several: below the path, under their own names
+  storage blob cp 'in/*.csv' archive/2026               several: below the path, each under its name
   storage blob mv -r drafts published                   everything below drafts")]
 pub(crate) struct CopyArgs {
     /// Blobs, or patterns in quotes

@@ -26,8 +26,7 @@ const PIECE: usize = 1 << 18;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A blob is written wholly or not at all: what is broken off begins anew, file by file. Files that fail don't keep the others from it.
-Links are followed; pipes, sockets and devices are errors.
+A blob is written wholly or not at all: what is broken off begins anew, file by file. Files that fail don't keep the others from it. Links are followed; pipes, sockets and devices are errors.
 
 Examples:
   storage blob put report.pdf reports/2026/report.pdf

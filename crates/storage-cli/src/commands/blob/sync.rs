@@ -13,10 +13,9 @@ use crate::progress;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-One side is a local folder, the other begins with `blob:`. Files of the same size are left alone where the time says that they are the same:
-up, where the file is not newer than the blob; down, where the file bears the blob's time, as downloaded files do.
-Killed in the middle and run again, it does the rest. With --delete, what is removed goes last, and not after a failure;
-what is not included, or excluded, stays.
+One side is a local folder, the other begins with `blob:`. Files of the same size are left alone where the time says that they are the same: up, where the file is not newer than the blob; down, where the file bears the blob's time, as downloaded files do.
+
+Killed in the middle and run again, it does the rest. With --delete, what is removed goes last, and not after a failure; what is not included, or excluded, stays.
 
 Examples:
   storage blob sync ./photos blob:photos
