@@ -1,11 +1,13 @@
-//! Sections `remote` and `folders`: transfers of `storage-core`, to `storage-fs`.
+//! Sections `remote` and `folders`: transfers of `storage-core`, to `storage-fs` and `storage-object`.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use storage_core::{BlobStore, TransferOptions};
 use storage_fs::FsDriver;
+use storage_object::S3Driver;
 
-use crate::movers::{BLOB, Job, Place, What};
+use crate::movers::{BLOB, Job, PART, Place, What};
+use crate::seaweed::{PASSWORD, REGION, USER};
 use crate::subject::{MoveSubject, Named, Role};
 
 /// The toolkit's transfers.
@@ -29,9 +31,25 @@ impl Named for Ours {
     }
 }
 
-async fn open(place: &Place) -> Result<BlobStore> {
-    let Place::Folder { dir, fsync } = place else { bail!("storage-object can't be opened yet") };
-    let backends = super::open(&FsDriver, &format!("file://{}", dir.display()), &[("fsync", (*fsync).into())]).await?;
+async fn open(job: &Job) -> Result<BlobStore> {
+    let backends = match &job.place {
+        Place::Folder { dir, fsync } => {
+            super::open(&FsDriver, &format!("file://{}", dir.display()), &[("fsync", (*fsync).into())]).await?
+        }
+        Place::Bucket { endpoint, bucket } => {
+            let options = [
+                ("endpoint", endpoint.as_str().into()),
+                ("region", REGION.into()),
+                ("access_key", USER.into()),
+                ("secret_key", PASSWORD.into()),
+                ("part_mib", (PART >> 20).into()),
+                ("concurrency", job.parallel.into()),
+                // As OpenDAL and rclone do: the body is not hashed for the signature.
+                ("unsigned_payload", true.into()),
+            ];
+            super::open(&S3Driver, &format!("s3://{bucket}"), &options).await?
+        }
+    };
     Ok(BlobStore::new(backends.blobs.context("the driver has no blobs")?))
 }
 
@@ -41,12 +59,8 @@ fn options(job: &Job) -> TransferOptions {
 
 #[async_trait]
 impl MoveSubject for Ours {
-    fn unable(&self, _what: What, to_bucket: bool) -> Option<String> {
-        to_bucket.then(|| "storage-object can't be opened yet".to_owned())
-    }
-
     async fn upload(&self, job: &Job) -> Result<()> {
-        let store = open(&job.place).await?;
+        let store = open(job).await?;
         match job.what {
             What::File => drop(store.upload_file_with(&job.local, BLOB, &options(job)).await?),
             What::Folder => drop(store.upload_dir(&job.local, None, &options(job)).await?),
@@ -55,7 +69,7 @@ impl MoveSubject for Ours {
     }
 
     async fn download(&self, job: &Job) -> Result<()> {
-        let store = open(&job.place).await?;
+        let store = open(job).await?;
         match job.what {
             What::File => drop(store.download_file_with(BLOB, &job.local, &options(job)).await?),
             What::Folder => drop(store.download_dir(None, &job.local, &options(job)).await?),
