@@ -60,7 +60,7 @@ async fn table(context: &Context, workshop: &Workshop, case: &Case, source: &Pat
     let lanes = workshop.lanes(&subjects, What::Folder, case.bucket);
     let entries = interleave(lanes, context.rounds, async |index| {
         number += 1;
-        let (store, bucket) = (context.folder()?, format!("round-{number}"));
+        let (store, back, bucket) = (context.folder()?, context.folder()?, format!("round-{number}"));
         let place = if case.bucket {
             let server = workshop.server()?;
             server.create_bucket(&bucket).await?;
@@ -77,7 +77,7 @@ async fn table(context: &Context, workshop: &Workshop, case: &Case, source: &Pat
             parallel: PARALLEL,
             tools: workshop.tools().to_owned(),
         };
-        let outcome = round(case, source, files, job, context.folder()?.path()).await;
+        let outcome = round(case, source, files, job, back.path()).await;
         if case.bucket {
             workshop.server()?.remove_bucket(&bucket).await?;
         }

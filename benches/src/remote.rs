@@ -62,7 +62,7 @@ async fn table(context: &Context, workshop: &Workshop, case: &Case, source: &Pat
     }
     let entries = interleave(lanes, context.rounds, async |index| {
         number += 1;
-        let (store, bucket) = (context.folder()?, format!("round-{number}"));
+        let (store, back, bucket) = (context.folder()?, context.folder()?, format!("round-{number}"));
         let place = if case.bucket {
             let server = workshop.server()?;
             server.create_bucket(&bucket).await?;
@@ -70,7 +70,7 @@ async fn table(context: &Context, workshop: &Workshop, case: &Case, source: &Pat
         } else {
             Place::Folder { dir: store.path().to_owned(), fsync: case.fsync }
         };
-        let round = Round { workshop, subject: &*subjects[index], place, source, back: &context.folder()?.path().join(BLOB) };
+        let round = Round { workshop, subject: &*subjects[index], place, source, back: &back.path().join(BLOB) };
         let outcome = round.run(case.down, f64::from(mib)).await;
         if case.bucket {
             workshop.server()?.remove_bucket(&bucket).await?;

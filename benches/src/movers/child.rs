@@ -76,6 +76,8 @@ impl Job {
     pub async fn spawn(&self) -> Result<Moved> {
         let mut command = Command::new(std::env::current_exe().context("finding the bench's own program")?);
         command.arg("move").arg(serde_json::to_string(self)?).stdin(Stdio::null()).kill_on_drop(true);
+        // So that the last line of a complaint is the complaint.
+        command.env("RUST_BACKTRACE", "0");
         let started = Instant::now();
         let output = tokio::time::timeout(LIMIT, command.output()).await;
         let seconds = started.elapsed().as_secs_f64();

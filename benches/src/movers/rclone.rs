@@ -13,8 +13,8 @@ use crate::queue::last_line;
 use crate::seaweed::{PASSWORD, REGION, USER};
 use crate::subject::{MoveSubject, Named, Role};
 
-/// Spared what the comparison does not need: hashes, checks of what is there, a HEAD after each PUT and before each GET. A first failure ends it.
-const LEAN: [&str; 11] = [
+/// Spared what the comparison does not need: hashes, checks of what is there, a HEAD after each PUT. A first failure ends it.
+const LEAN: [&str; 10] = [
     "--config=",
     "--retries=1",
     "--low-level-retries=1",
@@ -25,7 +25,6 @@ const LEAN: [&str; 11] = [
     "--s3-disable-checksum",
     "--s3-no-check-bucket",
     "--s3-no-head",
-    "--s3-no-head-object",
 ];
 
 pub(super) struct Rclone;
@@ -83,7 +82,13 @@ async fn run(job: &Job, from: &str, to: &str) -> Result<()> {
     let parallel = job.parallel;
     command.arg(format!("--transfers={parallel}")).arg(format!("--checkers={parallel}"));
     command.arg(format!("--s3-chunk-size={PART}B")).arg(format!("--s3-upload-concurrency={parallel}"));
+    // Parts from the first byte beyond one part on, as for everybody.
+    command.arg(format!("--s3-upload-cutoff={PART}B"));
     command.arg(format!("--multi-thread-streams={parallel}")).arg(format!("--multi-thread-chunk-size={PART}B"));
+    if job.what == What::Folder {
+        // No HEAD before each GET. A single file, which is not listed, would not be found.
+        command.arg("--s3-no-head-object");
+    }
     if let Place::Bucket { endpoint, .. } = &job.place {
         let settings = [
             ("TYPE", "s3"),
