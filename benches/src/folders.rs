@@ -50,6 +50,7 @@ pub async fn run(context: &Context) -> Result<Section> {
         context.progress(&format!("folders: {files} files, {}", case.title));
         tables.push(table(context, &workshop, case, source.path(), files).await?);
     }
+    workshop.close().await?;
     Ok(context.section("folders", "Many small files, local and remote", INTRO, tables))
 }
 

@@ -50,6 +50,7 @@ pub async fn run(context: &Context) -> Result<Section> {
         context.progress(&format!("remote: {mib} MiB, {}", case.title));
         tables.push(table(context, &workshop, case, &file, mib).await?);
     }
+    workshop.close().await?;
     Ok(context.section("remote", "Large files, local and remote", INTRO, tables))
 }
 

@@ -90,6 +90,11 @@ impl Seaweed {
         }
     }
 
+    /// Ends it, and then removes its data.
+    pub async fn stop(mut self) -> Result<()> {
+        self.process.kill().await.context("ending SeaweedFS")
+    }
+
     /// Makes an empty bucket. Its volumes are made with the first file: with one of ours, so that nobody's transfer waits for them.
     pub async fn create_bucket(&self, name: &str) -> Result<()> {
         let bucket = format!("http://127.0.0.1:{}/buckets/{name}/", self.filer);

@@ -4,8 +4,11 @@ mod policy;
 mod sink;
 mod transform;
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, anyhow};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 pub use policy::Guard;
@@ -16,7 +19,8 @@ use crate::context::Context;
 use crate::report::Section;
 
 const INTRO: &str = "\
-Everything here runs on one core: one thread, held to one processor, with a runtime of its own. Calls go to stores in memory; each round \
+Everything here runs on one core, held to one processor, with a runtime of its own. Times are those that the processor spent on it, as \
+nothing here waits. Calls go to stores in memory; each round \
 makes its calls in twenty turns, guarded and bare by turns, and takes the middle turn of each. Transforms get 64 MiB in pieces of 1 MiB \
 that nobody else holds, as from a file or a socket, in front of a store that drops what it is given, and give back what was stored before; \
 the baselines work on bytes that lie there already, in place (encryption, 64 KiB messages) or from one buffer into another \
@@ -45,4 +49,18 @@ fn stay_on_one_core() -> Result<()> {
     let mut one = CpuSet::new();
     one.set(last)?;
     sched_setaffinity(this, &one).context("staying on one processor")
+}
+
+/// Measures the processor's time of all threads of this process; the others have nothing to do meanwhile.
+#[derive(Clone, Copy)]
+struct Stopwatch(Duration);
+
+impl Stopwatch {
+    fn start() -> Result<Self> {
+        Ok(Self(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into()))
+    }
+
+    fn seconds(self) -> Result<f64> {
+        Ok((Self::start()?.0 - self.0).as_secs_f64())
+    }
 }

@@ -1,11 +1,11 @@
 //! What a policy adds to a call on a store in memory.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use storage_core::{Backends, BlobPath, BlobStore, Expect, RecordStore, TableName, TableSchema};
 
+use super::Stopwatch;
 use crate::context::Context;
 use crate::corpus::document;
 use crate::measure::{Lane, Spread, interleave};
@@ -112,14 +112,14 @@ impl Side {
     /// Nanoseconds per call.
     async fn time(&self, call: Call, calls: u32) -> Result<f64> {
         let mut found = 0;
-        let started = Instant::now();
+        let started = Stopwatch::start()?;
         for _ in 0..calls {
             found += match call {
                 Call::Record => u32::from(black_box(self.records.get(&self.table, self.id.as_str()).await?).is_some()),
                 Call::Head => u32::from(black_box(self.blobs.head(&self.path).await?).size == 100),
             };
         }
-        let nanoseconds = started.elapsed().as_secs_f64() * 1e9 / f64::from(calls);
+        let nanoseconds = started.seconds()? * 1e9 / f64::from(calls);
         ensure!(found == calls, "{found} of {calls} calls found what is there");
         Ok(nanoseconds)
     }

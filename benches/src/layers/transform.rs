@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use futures::stream::{StreamExt as _, TryStreamExt as _};
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use storage_core::{BlobBody, BlobPath, GetOptions, PutOptions};
 
+use super::Stopwatch;
 use super::sink::{PIECE, Sink, Store};
 use crate::context::Context;
 use crate::corpus::{Random, document};
@@ -123,18 +123,18 @@ impl Layered {
 
     async fn round(&self) -> Result<Vec<f64>> {
         let body = self.body();
-        let started = Instant::now();
+        let started = Stopwatch::start()?;
         let meta = self.store.put(&self.path, body, &PutOptions::default()).await?;
-        let write = rate(&self.plain, started);
+        let write = rate(&self.plain, started)?;
         ensure!(meta.size == self.plain.len() as u64, "the blob has {} bytes", meta.size);
         self.sink.ready();
-        let started = Instant::now();
+        let started = Stopwatch::start()?;
         let mut stream = self.store.get(&self.path, &GetOptions::default()).await?.into_stream();
         let mut size = 0;
         while let Some(piece) = stream.try_next().await? {
             size += black_box(piece).len();
         }
-        let read = rate(&self.plain, started);
+        let read = rate(&self.plain, started)?;
         ensure!(size == self.plain.len(), "{size} bytes were read");
         self.check().await?;
         Ok(vec![write, read])
@@ -153,8 +153,8 @@ impl Layered {
 }
 
 #[allow(clippy::cast_precision_loss)] // sizes are far below 2^52
-fn rate(bytes: &[u8], started: Instant) -> f64 {
-    bytes.len() as f64 / f64::from(1 << 20) / started.elapsed().as_secs_f64()
+fn rate(bytes: &[u8], started: Stopwatch) -> Result<f64> {
+    Ok(bytes.len() as f64 / f64::from(1 << 20) / started.seconds()?)
 }
 
 /// The cipher by itself: message by message, in place, under one nonce, since nobody keeps the result.
@@ -183,18 +183,18 @@ impl BareCipher {
         let nonce = || Nonce::assume_unique_for_key([0; 12]);
         let failed = |_| anyhow!("the cipher failed");
         let stored = self.messages.len() / (self.plain_len / MESSAGE);
-        let started = Instant::now();
+        let started = Stopwatch::start()?;
         for message in self.messages.chunks_mut(stored) {
             let (plain, tag) = message.split_at_mut(MESSAGE);
             let sealed = self.key.seal_in_place_separate_tag(nonce(), Aad::empty(), plain).map_err(failed)?;
             tag.copy_from_slice(sealed.as_ref());
         }
-        let write = rate(&self.messages[..self.plain_len], started);
-        let started = Instant::now();
+        let write = rate(&self.messages[..self.plain_len], started)?;
+        let started = Stopwatch::start()?;
         for message in self.messages.chunks_mut(stored) {
             black_box(self.key.open_in_place(nonce(), Aad::empty(), message).map_err(failed)?);
         }
-        Ok(vec![write, rate(&self.messages[..self.plain_len], started)])
+        Ok(vec![write, rate(&self.messages[..self.plain_len], started)?])
     }
 }
 
@@ -203,21 +203,21 @@ fn bare_zstd(plain: &[u8]) -> Result<Vec<f64>> {
     let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
     compressor.include_checksum(true)?;
     let mut frames = Vec::with_capacity(plain.len().div_ceil(PIECE));
-    let started = Instant::now();
+    let started = Stopwatch::start()?;
     for piece in plain.chunks(PIECE) {
         frames.push(compressor.compress(piece)?);
     }
-    let write = rate(plain, started);
+    let write = rate(plain, started)?;
     let mut decompressor = zstd::bulk::Decompressor::new()?;
     let mut buffer = Vec::with_capacity(PIECE);
     let mut size = 0;
-    let started = Instant::now();
+    let started = Stopwatch::start()?;
     for frame in &frames {
         buffer.clear();
         size += decompressor.decompress_to_buffer(frame, &mut buffer)?;
         black_box(&buffer);
     }
-    let read = rate(plain, started);
+    let read = rate(plain, started)?;
     ensure!(size == plain.len(), "{size} bytes were decompressed");
     Ok(vec![write, read])
 }

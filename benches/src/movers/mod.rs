@@ -95,15 +95,23 @@ impl Workshop {
         self.server.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))
     }
 
+    /// Ends the server.
+    pub async fn close(self) -> Result<()> {
+        match self.server {
+            Ok(server) => server.stop().await,
+            Err(_) => Ok(()),
+        }
+    }
+
     /// The subjects that move `what` to and from places like `place`.
     pub fn lanes(&self, subjects: &[Box<dyn MoveSubject>], what: What, to_bucket: bool) -> Vec<Lane> {
-        let lane = |subject: &Box<dyn MoveSubject>| Lane {
+        let lane = |subject: &dyn MoveSubject| Lane {
             subject: subject.name(),
             role: subject.role(),
             note: subject.note(),
-            unable: self.missing(&**subject, to_bucket).or_else(|| subject.unable(what, to_bucket)),
+            unable: self.missing(subject, to_bucket).or_else(|| subject.unable(what, to_bucket)),
         };
-        subjects.iter().map(lane).collect()
+        subjects.iter().map(|subject| lane(&**subject)).collect()
     }
 
     fn missing(&self, subject: &dyn MoveSubject, to_bucket: bool) -> Option<String> {

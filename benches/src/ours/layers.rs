@@ -17,9 +17,12 @@ use crate::subject::Role;
 /// More than the calls of a round, so that nothing waits.
 const RATE: u32 = 1_000_000;
 
+/// Adds one part to a policy.
+type Part = fn(PolicyBuilder) -> PolicyBuilder;
+
 /// Each part of a policy by itself, then all of them.
 pub fn guards() -> Result<Vec<Guard>> {
-    let parts: [(&str, fn(PolicyBuilder) -> PolicyBuilder); 6] = [
+    let parts: [(&str, Part); 6] = [
         ("deadline", |policy| policy.deadline(Duration::from_secs(60))),
         ("concurrency limit", |policy| policy.concurrency(Concurrency::at_most(64))),
         ("rate limit", |policy| policy.rate(RateLimit::per_second(RATE))),
@@ -27,21 +30,21 @@ pub fn guards() -> Result<Vec<Guard>> {
         ("retry and timeout", |policy| policy.retry(Retry::default())),
         ("timeout", |policy| policy.timeouts(Timeouts::default())),
     ];
-    let mut guards = vec![pair("nothing, behind the guard", Role::Information, "", Policy::default(), None)];
+    let mut guards = vec![pair("nothing, behind the guard", Role::Information, "", &Policy::default(), None)];
     for (name, part) in parts {
-        guards.push(pair(name, Role::Information, "", part(Policy::builder()).build()?, None));
+        guards.push(pair(name, Role::Information, "", &part(Policy::builder()).build()?, None));
     }
     let all = || parts.iter().fold(Policy::builder(), |policy, (_, part)| part(policy)).build();
-    guards.push(pair("the whole chain, unobserved", Role::Information, "", all()?, None));
+    guards.push(pair("the whole chain, unobserved", Role::Information, "", &all()?, None));
     let note = "with its spans, which nobody listens to";
-    guards.push(pair("the whole chain", Role::Ours, note, all()?, Some("bench")));
+    guards.push(pair("the whole chain", Role::Ours, note, &all()?, Some("bench")));
     Ok(guards)
 }
 
-fn pair(name: &'static str, role: Role, note: &'static str, policy: Policy, component: Option<&str>) -> Guard {
+fn pair(name: &'static str, role: Role, note: &'static str, policy: &Policy, component: Option<&str>) -> Guard {
     let bare = MemoryStore::new().backends();
     let same = Backends { records: bare.records.clone(), queue: bare.queue.clone(), blobs: bare.blobs.clone() };
-    Guard { name, role, note, bare, guarded: guard(same, &policy, component) }
+    Guard { name, role, note, bare, guarded: guard(same, policy, component) }
 }
 
 /// The store's blobs, encrypted.
