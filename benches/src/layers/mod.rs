@@ -19,12 +19,12 @@ use crate::context::Context;
 use crate::report::Section;
 
 const INTRO: &str = "\
-Everything here runs on one core, held to one processor, with a runtime of its own. Times are those that the processor spent on it, as \
-nothing here waits. Calls go to stores in memory; each round \
-makes its calls in twenty turns, guarded and bare by turns, and takes the middle turn of each. Transforms get 64 MiB in pieces of 1 MiB \
-that nobody else holds, as from a file or a socket, in front of a store that drops what it is given, and give back what was stored before; \
-the baselines work on bytes that lie there already, in place (encryption, 64 KiB messages) or from one buffer into another \
-(compression, 1 MiB frames), with the same library.";
+Everything here runs on one core: threads held to one processor, with a runtime of their own. Times are the processor's, as nothing \
+here waits. Calls go to stores in memory; each round makes its calls in twenty turns, guarded and bare by turns, and takes the middle \
+turn of each. Transforms get 64 MiB in pieces of 1 MiB that nobody else holds, as from a file or a socket, in front of a store that \
+keeps nothing, and give back what was stored before; the test's own memory is freed when the clock has stopped. The baselines work on \
+bytes that lie there already, in place (encryption, 64 KiB messages) or from one buffer into another (compression, 1 MiB frames), with \
+the same library.";
 
 /// Measures on a thread of its own.
 pub fn run(context: &Context) -> Result<Section> {

@@ -29,6 +29,8 @@ struct State {
     /// Keep the next blob.
     keep: bool,
     kept: Bytes,
+    /// What was put last, until somebody has time to free it.
+    dropped: Vec<Bytes>,
     /// Copies of the kept blob's pieces for the next read from the start, which then is nobody else's.
     ready: Vec<Bytes>,
 }
@@ -56,9 +58,10 @@ impl Sink {
         self.state().keep = true;
     }
 
-    /// Makes the copies for the next read.
+    /// Makes the copies for the next read, and frees what was put.
     pub fn ready(&self) {
         let mut state = self.state();
+        state.dropped.clear();
         state.ready = state.kept.chunks(PIECE).map(Bytes::copy_from_slice).collect();
     }
 
@@ -88,16 +91,16 @@ impl BlobBackend for Sink {
 
     async fn put(&self, path: &BlobPath, body: BlobBody, _options: &PutOptions) -> Result<BlobMeta> {
         let mut stream = body.into_stream();
-        let keep = std::mem::take(&mut self.state().keep);
         let (mut size, mut pieces) = (0, Vec::new());
         while let Some(piece) = stream.try_next().await? {
             size += std::hint::black_box(&piece).len();
-            if keep {
-                pieces.push(piece);
-            }
+            pieces.push(piece);
         }
-        if keep {
-            self.state().kept = pieces.concat().into();
+        let mut state = self.state();
+        if std::mem::take(&mut state.keep) {
+            state.kept = pieces.concat().into();
+        } else {
+            state.dropped = pieces;
         }
         Ok(Self::meta(path, size))
     }

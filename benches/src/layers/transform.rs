@@ -39,14 +39,14 @@ pub(super) async fn run(context: &Context) -> Result<Vec<Table>> {
     for (title, cipher) in [("AES-256-GCM", Cipher::Aes), ("ChaCha20-Poly1305", Cipher::ChaCha)] {
         context.progress(&format!("layers: {title}"));
         let plain = random_bytes(mib);
-        let pair = Pair { ours: Layered::new(|sink| ours::layers::encrypted(sink, cipher), plain.clone())? };
+        let pair = Pair { ours: Layered::new(|sink| ours::layers::encrypted(sink, cipher), plain.clone(), true)? };
         let mut bare = BareCipher::new(cipher, &plain)?;
         let entries = pair.measure(context, "storage-layers, encryption", "ring, in place", || bare.round()).await?;
         tables.push(table(&format!("{title}, {mib} MiB"), entries, true));
     }
     context.progress("layers: zstd");
     let plain = text(mib);
-    let pair = Pair { ours: Layered::new(|sink| ours::layers::compressed(sink, LEVEL), plain.clone())? };
+    let pair = Pair { ours: Layered::new(|sink| ours::layers::compressed(sink, LEVEL), plain.clone(), false)? };
     let entries = pair.measure(context, "storage-layers, compression", "zstd, frame by frame", || bare_zstd(&plain)).await?;
     tables.push(table(&format!("zstd level {LEVEL}, {mib} MiB of JSON lines"), entries, false));
     Ok(tables)
@@ -95,13 +95,15 @@ struct Layered {
     store: Store,
     path: BlobPath,
     plain: Bytes,
+    /// Whether the layer works in the pieces that it is given.
+    in_place: bool,
 }
 
 impl Layered {
-    fn new(wrap: impl FnOnce(Store) -> Result<Store>, plain: Bytes) -> Result<Self> {
+    fn new(wrap: impl FnOnce(Store) -> Result<Store>, plain: Bytes, in_place: bool) -> Result<Self> {
         let sink = Sink::new();
         let store = wrap(Arc::<Sink>::clone(&sink))?;
-        Ok(Self { sink, store, path: BlobPath::new("a/blob")?, plain })
+        Ok(Self { sink, store, path: BlobPath::new("a/blob")?, plain, in_place })
     }
 
     /// Stores what the rounds read.
@@ -130,9 +132,11 @@ impl Layered {
         self.sink.ready();
         let started = Stopwatch::start()?;
         let mut stream = self.store.get(&self.path, &GetOptions::default()).await?.into_stream();
-        let mut size = 0;
+        let (mut size, mut pieces) = (0, Vec::new());
         while let Some(piece) = stream.try_next().await? {
-            size += black_box(piece).len();
+            size += piece.len();
+            // The layer's own memory goes back to it; what the stand-in store handed out is freed when the clock has stopped.
+            pieces.extend(Some(black_box(piece)).filter(|_| self.in_place));
         }
         let read = rate(&self.plain, started)?;
         ensure!(size == self.plain.len(), "{size} bytes were read");
@@ -160,41 +164,41 @@ fn rate(bytes: &[u8], started: Stopwatch) -> Result<f64> {
 /// The cipher by itself: message by message, in place, under one nonce, since nobody keeps the result.
 struct BareCipher {
     key: LessSafeKey,
-    messages: Vec<u8>,
-    plain_len: usize,
+    /// As large as the pieces that the toolkit gets, so that both work in memory of one kind.
+    buffers: Vec<Vec<u8>>,
+    /// Bytes of a message with its tag.
+    stored: usize,
+    plain: Bytes,
 }
 
 impl BareCipher {
-    fn new(cipher: Cipher, plain: &[u8]) -> Result<Self> {
+    fn new(cipher: Cipher, plain: &Bytes) -> Result<Self> {
         let algorithm = match cipher {
             Cipher::Aes => &aead::AES_256_GCM,
             Cipher::ChaCha => &aead::CHACHA20_POLY1305,
         };
         let key = UnboundKey::new(algorithm, &[7; 32]).map_err(|_| anyhow!("the key has another length"))?;
         let stored = MESSAGE + algorithm.tag_len();
-        let mut messages = vec![0; plain.len() / MESSAGE * stored];
-        for (message, plain) in messages.chunks_mut(stored).zip(plain.chunks(MESSAGE)) {
-            message[..MESSAGE].copy_from_slice(plain);
-        }
-        Ok(Self { key: LessSafeKey::new(key), messages, plain_len: plain.len() })
+        let with_room = |message: &[u8]| [message, &vec![0; algorithm.tag_len()]].concat();
+        let buffers = plain.chunks(PIECE).map(|piece| piece.chunks(MESSAGE).flat_map(with_room).collect()).collect();
+        Ok(Self { key: LessSafeKey::new(key), buffers, stored, plain: plain.clone() })
     }
 
     fn round(&mut self) -> Result<Vec<f64>> {
         let nonce = || Nonce::assume_unique_for_key([0; 12]);
         let failed = |_| anyhow!("the cipher failed");
-        let stored = self.messages.len() / (self.plain_len / MESSAGE);
         let started = Stopwatch::start()?;
-        for message in self.messages.chunks_mut(stored) {
+        for message in self.buffers.iter_mut().flat_map(|buffer| buffer.chunks_mut(self.stored)) {
             let (plain, tag) = message.split_at_mut(MESSAGE);
             let sealed = self.key.seal_in_place_separate_tag(nonce(), Aad::empty(), plain).map_err(failed)?;
             tag.copy_from_slice(sealed.as_ref());
         }
-        let write = rate(&self.messages[..self.plain_len], started)?;
+        let write = rate(&self.plain, started)?;
         let started = Stopwatch::start()?;
-        for message in self.messages.chunks_mut(stored) {
+        for message in self.buffers.iter_mut().flat_map(|buffer| buffer.chunks_mut(self.stored)) {
             black_box(self.key.open_in_place(nonce(), Aad::empty(), message).map_err(failed)?);
         }
-        Ok(vec![write, rate(&self.messages[..self.plain_len], started)?])
+        Ok(vec![write, rate(&self.plain, started)?])
     }
 }
 
