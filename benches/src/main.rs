@@ -12,14 +12,19 @@ mod context;
 mod corpus;
 mod files;
 mod first_build;
+mod folders;
+mod layers;
 mod machine;
 mod measure;
 mod memory;
+mod movers;
 mod ours;
 mod python;
 mod queue;
 mod records;
+mod remote;
 mod report;
+mod seaweed;
 mod subject;
 
 use std::path::{Path, PathBuf};
@@ -43,13 +48,20 @@ enum SectionName {
     Memory,
     /// Blobs in a folder against a copy and object_store.
     Blobs,
+    /// Large files to a folder and to SeaweedFS against object_store, OpenDAL and rclone.
+    Remote,
+    /// Many small files to a folder and to SeaweedFS against rclone.
+    Folders,
+    /// What policies cost per call, and transforms per byte.
+    Layers,
     /// The first build of the command; minutes, and only when asked for.
     Build,
 }
 
 impl SectionName {
     /// What a run without `--section` measures.
-    const USUAL: [Self; 5] = [Self::Queue, Self::Records, Self::Fs, Self::Memory, Self::Blobs];
+    const USUAL: [Self; 8] =
+        [Self::Queue, Self::Records, Self::Fs, Self::Memory, Self::Blobs, Self::Remote, Self::Folders, Self::Layers];
 
     fn id(self) -> &'static str {
         match self {
@@ -58,6 +70,9 @@ impl SectionName {
             Self::Fs => "fs",
             Self::Memory => "memory",
             Self::Blobs => "blobs",
+            Self::Remote => "remote",
+            Self::Folders => "folders",
+            Self::Layers => "layers",
             Self::Build => "build",
         }
     }
@@ -69,6 +84,9 @@ impl SectionName {
             Self::Fs => files::run(context).await,
             Self::Memory => memory::run(context).await,
             Self::Blobs => blobs::run(context).await,
+            Self::Remote => remote::run(context).await,
+            Self::Folders => folders::run(context).await,
+            Self::Layers => layers::run(context),
             Self::Build => first_build::run(context).await,
         }
     }
@@ -117,6 +135,9 @@ enum Child {
     /// One large transfer, whose peak memory is then its own.
     #[command(hide = true)]
     Transfer(blobs::TransferArgs),
+    /// One job of the sections `remote` and `folders`.
+    #[command(hide = true)]
+    Move(movers::MoveArgs),
 }
 
 fn main() -> Result<()> {
@@ -126,8 +147,10 @@ fn main() -> Result<()> {
 }
 
 async fn bench(args: Args) -> Result<()> {
-    if let Some(Child::Transfer(args)) = &args.child {
-        return blobs::transfer(args).await;
+    match &args.child {
+        Some(Child::Transfer(args)) => return blobs::transfer(args).await,
+        Some(Child::Move(args)) => return movers::work(args).await,
+        None => {}
     }
     let home = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let options = Options {

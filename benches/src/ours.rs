@@ -2,7 +2,9 @@
 
 pub mod blobs;
 pub mod files;
+pub mod layers;
 pub mod memory;
+pub mod movers;
 pub mod queue;
 pub mod records;
 

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use crate::movers::{Job, What};
 pub use crate::queue::drive::{Durability, QueueCase, QueueRound};
 
 /// Which side of a comparison a subject is on.
@@ -164,4 +165,21 @@ pub struct Transfer {
     pub seconds: f64,
     /// The process' highest resident memory, in KiB.
     pub peak_kib: u64,
+}
+
+/// A program, or a program's part, that moves files between a folder and a store. Each call is made in a process of its own.
+#[async_trait]
+pub trait MoveSubject: Named + Send + Sync {
+    /// Why it can't take part, if it can't.
+    fn unable(&self, _what: What, _to_bucket: bool) -> Option<String> {
+        None
+    }
+    /// Whether it is a program of its own, whose memory is not this process'.
+    fn is_program(&self) -> bool {
+        false
+    }
+    /// Into the store; on the disk where the place says so.
+    async fn upload(&self, job: &Job) -> Result<()>;
+    /// Out of the store; on the disk at the end.
+    async fn download(&self, job: &Job) -> Result<()>;
 }

@@ -65,7 +65,7 @@ pub(super) async fn run(args: &TransferArgs, subjects: Vec<Box<dyn BlobSubject>>
 }
 
 /// `VmHWM`: the most resident memory that this process ever had.
-fn peak_kib() -> Result<u64> {
+pub(crate) fn peak_kib() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("reading the process' own memory figures")?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("the kernel reports no peak")?;
     Ok(line.split_whitespace().nth(1).context("the peak has no figure")?.parse()?)

@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail, ensure};
 
 pub use child::TransferArgs;
+pub(crate) use child::peak_kib;
 
 use crate::context::Context;
 use crate::corpus::Random;
@@ -58,7 +59,7 @@ fn lanes(subjects: &[Box<dyn BlobSubject>]) -> Vec<Lane> {
     subjects.iter().map(|s| Lane { subject: s.name(), role: s.role(), note: s.note(), unable: None }).collect()
 }
 
-fn write_source(path: &Path, mib: u32) -> Result<()> {
+pub(crate) fn write_source(path: &Path, mib: u32) -> Result<()> {
     let mut file = std::fs::File::create(path)?;
     let mut random = Random::new(5);
     let mut piece = vec![0; 1 << 20];
@@ -113,7 +114,7 @@ async fn large(context: &Context, source: &Path, mib: u32, up: bool) -> Result<T
 }
 
 /// Compares two files a piece at a time.
-fn same(a: &Path, b: &Path) -> Result<()> {
+pub(crate) fn same(a: &Path, b: &Path) -> Result<()> {
     use std::io::Read;
     let (mut a, mut b) = (std::fs::File::open(a)?, std::fs::File::open(b)?);
     ensure!(a.metadata()?.len() == b.metadata()?.len(), "the copy has another length");

@@ -294,14 +294,13 @@ impl BlobBackend for ObjectBlobs {
     }
 }
 
-/// Creates a container that is not there, where that is wanted; credentials that may write, not create, are good enough where it is there.
-///
-/// # Errors
-/// [`NotFound`](ErrorKind::NotFound): there is none, and it is not to be created.
+/// Creates the container where that is wanted; credentials that may write, not create, are good enough where it is there.
 pub(super) async fn prepare(blobs: &ObjectBlobs, auto_create: bool) -> Result<()> {
+    if !auto_create {
+        return Ok(());
+    }
     match blobs.ping().await {
-        Err(error) if error.kind() == ErrorKind::NotFound && auto_create => blobs.create_container().await.map(drop),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() == ErrorKind::NotFound => blobs.create_container().await.map(drop),
         // Everything else is told by the first use: a service that is away now may be back then.
         _ => Ok(()),
     }

@@ -107,11 +107,11 @@ pub(crate) async fn wrong_keys_are_told_without_them(house: &House) {
     assert!(!house.blobs.exists(&blob).await.unwrap());
 }
 
-pub(crate) async fn a_missing_container_is_told_at_open(house: &House) {
+pub(crate) async fn a_missing_container_is_told(house: &House) {
     let missing = format!("missing-{}", Uuid::new_v4());
     let mut config = house.config(&missing);
     config.auto_create = false;
-    let error = open(house.server, &config).await.unwrap_err();
+    let error = open(house.server, &config).await.unwrap().ping().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert!(error.message().contains("no such bucket or container"), "{error}");
     assert!(error.to_string().contains(&missing), "{error}");

@@ -41,7 +41,7 @@ test_peers!(
     contents::object_store_reads_what_we_wrote,
     access::what_a_peer_overwrote_is_not_overwritten,
     access::signed_urls_work_in_curl,
-    access::a_missing_container_is_told_at_open;
+    access::a_missing_container_is_told;
     signed:
     access::signed_urls_are_good_for_one_blob_and_a_time,
     access::wrong_keys_are_told_without_them;
