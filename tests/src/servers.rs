@@ -17,8 +17,8 @@ pub enum Server {
 impl Server {
     const fn variable(self) -> &'static str {
         match self {
-            Self::SeaweedFs => "STORAGE_TEST_SEAWEEDFS",
-            Self::Moto => "STORAGE_TEST_MOTO",
+            Self::SeaweedFs => "XTASK_TEST_SEAWEEDFS",
+            Self::Moto => "XTASK_TEST_MOTO",
         }
     }
 

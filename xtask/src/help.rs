@@ -45,7 +45,7 @@ What the tests see:
   XTASK_TEST_SKIPS       file to which a test that can't run appends a line (see CONTRIBUTING.md)
   XTASK_TEST_NO_SERVERS  1 with --no-servers
   XTASK_TEST_SOAK        1 with --soak
-  STORAGE_TEST_…         addresses of servers that are installed and were started, each on a free port of 127.0.0.1;
+  XTASK_TEST_…         addresses of servers that are installed and were started, each on a free port of 127.0.0.1;
                          one that is set already is used as it is
   PATH                     starts with the folders of what --all installed under the target folder
 

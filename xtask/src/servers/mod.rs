@@ -37,7 +37,7 @@ const SPECS: &[Spec] = &[
     Spec {
         name: "SeaweedFS",
         backend: "object",
-        variable: "STORAGE_TEST_SEAWEEDFS",
+        variable: "XTASK_TEST_SEAWEEDFS",
         program: "weed",
         ports: 8,
         launch: object::seaweedfs,
@@ -45,7 +45,7 @@ const SPECS: &[Spec] = &[
     Spec {
         name: "moto",
         backend: "object",
-        variable: "STORAGE_TEST_MOTO",
+        variable: "XTASK_TEST_MOTO",
         program: "moto_server",
         ports: 1,
         launch: object::moto,
@@ -53,7 +53,7 @@ const SPECS: &[Spec] = &[
     Spec {
         name: "Azurite",
         backend: "object",
-        variable: "STORAGE_TEST_AZURITE",
+        variable: "XTASK_TEST_AZURITE",
         program: "azurite-blob",
         ports: 1,
         launch: object::azurite,

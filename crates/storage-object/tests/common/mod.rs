@@ -17,9 +17,9 @@ pub(crate) enum Server {
 impl Server {
     const fn variable(self) -> &'static str {
         match self {
-            Self::SeaweedFs => "STORAGE_TEST_SEAWEEDFS",
-            Self::Moto => "STORAGE_TEST_MOTO",
-            Self::Azurite => "STORAGE_TEST_AZURITE",
+            Self::SeaweedFs => "XTASK_TEST_SEAWEEDFS",
+            Self::Moto => "XTASK_TEST_MOTO",
+            Self::Azurite => "XTASK_TEST_AZURITE",
         }
     }
 
