@@ -42,14 +42,7 @@ const SPECS: &[Spec] = &[
         ports: 8,
         launch: object::seaweedfs,
     },
-    Spec {
-        name: "moto",
-        backend: "object",
-        variable: "XTASK_TEST_MOTO",
-        program: "moto_server",
-        ports: 1,
-        launch: object::moto,
-    },
+    Spec { name: "moto", backend: "object", variable: "XTASK_TEST_MOTO", program: "moto_server", ports: 1, launch: object::moto },
     Spec {
         name: "Azurite",
         backend: "object",
