@@ -18,17 +18,15 @@ async fn backends(folder: &Path) -> Result<Vec<(&'static str, Backends)>> {
     let at = |scheme: &str, name: &str| DriverConfig::from_url(&format!("{scheme}{}", folder.join(name).display()));
     let blobs = FsDriver.open(&at("file://", "bucket")).await?.blobs.unwrap();
     let on_blobs = storage_object::records::serve(blobs, &DriverConfig::default())?;
-    // Their records are those on blobs.
-    let blobs_of = |backends: Backends| Backends { records: None, ..backends };
     let remote = |url: &str| DriverConfig { auto_create: false, ..DriverConfig::from_url(url) };
     Ok(vec![
         ("memory", MemoryDriver.open(&DriverConfig::from_url("memory:")).await?),
         ("sqlite", SqliteDriver.open(&at("sqlite:///", "app.db")).await?),
         ("fs", FsDriver.open(&at("file://", "app")).await?),
         ("on blobs", Backends { blobs: None, ..on_blobs }),
-        ("s3", blobs_of(S3Driver.open(&remote("s3://bucket?access_key=k&secret_key=s&endpoint=http://127.0.0.1:1")).await?)),
-        ("az", blobs_of(AzureDriver.open(&remote("az://container?emulator=true&endpoint=http://127.0.0.1:1")).await?)),
-        ("gs", blobs_of(GcsDriver.open(&remote("gs://bucket?token=t&endpoint=http://127.0.0.1:1")).await?)),
+        ("s3", S3Driver.open(&remote("s3://bucket?access_key=k&secret_key=s&endpoint=http://127.0.0.1:1")).await?),
+        ("az", AzureDriver.open(&remote("az://container?emulator=true&endpoint=http://127.0.0.1:1")).await?),
+        ("gs", GcsDriver.open(&remote("gs://bucket?token=t&endpoint=http://127.0.0.1:1")).await?),
     ])
 }
 
@@ -63,6 +61,7 @@ fn cell(capability: &str, declared: &Value) -> String {
 fn bytes(n: u64) -> String {
     match n {
         n if n >= i64::MAX.unsigned_abs() => "the disk's".into(),
+        n if n % (1 << 40) == 0 => format!("{} TiB", n >> 40),
         n if n % (1 << 30) == 0 => format!("{} GiB", n >> 30),
         n if n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
         n => format!("{n} B"),
