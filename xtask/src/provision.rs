@@ -40,7 +40,7 @@ enum Install {
 }
 
 /// What tests use beyond Rust, in the order in which it has to be installed.
-const TEST_TOOLS: [Tool; 8] = [
+const TEST_TOOLS: [Tool; 9] = [
     Tool {
         name: "python3",
         purpose: "a peer in another language that reads what we wrote, and the other way round",
@@ -83,6 +83,13 @@ const TEST_TOOLS: [Tool; 8] = [
         wanted_by: "storage-object",
         detect: &["python3", "-c", "import boto3, azure.storage.blob"],
         install: Install::Pip(&["boto3", "azure-storage-blob"]),
+    },
+    Tool {
+        name: "Polars, delta-rs and DuckDB",
+        purpose: "engines that open what we wrote by what we tell them",
+        wanted_by: "storage-object",
+        detect: &["python3", "-c", "import polars, deltalake, duckdb"],
+        install: Install::Pip(&["polars", "deltalake", "duckdb"]),
     },
     Tool {
         name: "npm",

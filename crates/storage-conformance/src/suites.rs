@@ -199,7 +199,8 @@ macro_rules! test_blobs {
                 many_blobs, what_is_gone_does_not_show, listing_while_others_write, a_store_with_a_prefix,
             }
             names {
-                odd_paths, paths_that_differ_in_case, long_paths, every_blob_has_an_address, signed_urls,
+                odd_paths, paths_that_differ_in_case, long_paths, every_blob_has_an_address, engines_are_told_or_refused,
+                signed_urls,
             }
             put {
                 put_then_get, empty_blobs, large_blobs, a_put_replaces, a_stream_that_fails_writes_nothing,

@@ -24,7 +24,7 @@ use crate::blob::{
 };
 use crate::capability::{BackendInfo, BlobCapabilities, QueueCapabilities, RecordCapabilities, require};
 use crate::message::{Delivery, Message, MessageUpdate, NewMessage, QueueSpec, QueueStats, Receipt, Receive, Sent};
-use crate::{Error, Key, Page, Query, QueueName, Record, Result, SchemaChange, Secret, TableName, TableSchema, Version};
+use crate::{Engine, Error, Key, Page, Query, QueueName, Record, Result, SchemaChange, Secret, TableName, TableSchema, Version};
 
 /// Records in tables.
 ///
@@ -212,9 +212,15 @@ pub trait BlobBackend: Debug + Send + Sync + 'static {
         Err(Error::unsupported("this backend does not offer signed URLs").with_backend(self.info()))
     }
 
-    /// What engines such as delta-rs, Polars or Spark need to open the same data: their option names, with secrets.
-    fn storage_options(&self) -> BTreeMap<String, Secret> {
-        BTreeMap::new()
+    /// What an engine needs to open the same data by itself: options by its own names, with secrets; empty where it needs none. What an engine can't
+    /// be given is [`Unsupported`](crate::ErrorKind::Unsupported), with the reason.
+    fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        Err(Error::unsupported(format!("{engine} can't open what is here")).with_backend(self.info()))
+    }
+
+    /// The address of a blob, or of a folder, as an engine takes it. Refused where [`storage_options`](Self::storage_options) is.
+    fn engine_uri(&self, path: &BlobPath, engine: Engine) -> Result<String> {
+        self.storage_options(engine).map(|_| self.uri(path))
     }
 
     /// Asks for a sign of life.

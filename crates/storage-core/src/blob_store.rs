@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::capability::require;
 use crate::{
-    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ETag, Error,
-    ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, ResultExt, Secret, SignedAccess,
+    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ETag, Engine,
+    Error, ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, ResultExt, Secret, SignedAccess,
 };
 
 /// The longest time that a signed URL is good for: what S3 allows.
@@ -321,10 +321,21 @@ impl BlobStore {
         sign.await.explain(self.info(), "blobs.signed_url", || subject(path))
     }
 
-    /// What other engines need to open the same data: their option names, with secrets.
-    #[must_use]
-    pub fn storage_options(&self) -> BTreeMap<String, Secret> {
-        self.backend.storage_options()
+    /// What an engine needs to open the same data by itself: options by its own names, with secrets; empty where it needs none.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported), with what stands in the way: this engine can't be given what it would need, or can't read what is here.
+    pub fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        self.backend.storage_options(engine).explain(self.info(), "blobs.storage_options", || "the container".into())
+    }
+
+    /// The address of a blob, or of a folder of blobs, as an engine takes it: `s3a://…` for Spark. Without credentials.
+    ///
+    /// # Errors
+    /// As [`storage_options`](Self::storage_options); [`InvalidInput`](ErrorKind::InvalidInput) where the path is too long with the prefix.
+    pub fn engine_uri(&self, path: &BlobPath, engine: Engine) -> Result<String> {
+        let uri = self.full(path).and_then(|path| self.backend.engine_uri(&path, engine));
+        uri.explain(self.info(), "blobs.engine_uri", || subject(path))
     }
 
     /// Asks for a sign of life.

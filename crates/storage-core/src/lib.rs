@@ -24,6 +24,7 @@ mod capability;
 pub mod clock;
 mod consumer;
 mod driver;
+mod engine;
 pub mod entity;
 mod error;
 mod filter;
@@ -54,6 +55,7 @@ pub use capability::{BackendInfo, BlobCapabilities, QueueCapabilities, RecordCap
 pub use clock::Clock;
 pub use consumer::{Consumer, ConsumerOptions, ConsumerReport, Outcome};
 pub use driver::{Backends, Driver, DriverConfig, OptionSpec, Surfaces, url_scheme};
+pub use engine::Engine;
 pub use entity::{BytesValue, ColumnValue, Entity, KeyValue, Repository};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use filter::{Filter, MAX_FILTER_DEPTH, MAX_FILTER_TERMS};

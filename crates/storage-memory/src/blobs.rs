@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use storage_core::{
     BackendInfo, BlobAttributes, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead,
-    ByteRange, ETag, Error, GetOptions, ListOptions, OpenFlag, PutMode, PutOptions, Result,
+    ByteRange, ETag, Engine, Error, GetOptions, ListOptions, OpenFlag, PutMode, PutOptions, Result, Secret,
 };
 
 use crate::store::Shared;
@@ -242,6 +242,10 @@ impl BlobBackend for MemoryBlobs {
 
     fn uri(&self, path: &BlobPath) -> String {
         format!("memory://{}/{path}", self.shared.info.location)
+    }
+
+    fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        Err(Error::unsupported(format!("{engine} can't see into the memory of this process: use a folder or a bucket")))
     }
 
     async fn ping(&self) -> Result<()> {

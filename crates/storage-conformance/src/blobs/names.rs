@@ -1,6 +1,6 @@
 //! Odd paths.
 
-use storage_core::{ErrorKind, PutMode};
+use storage_core::{Engine, ErrorKind, PutMode};
 
 use super::fixture::{Fixture, path};
 use crate::check::refused;
@@ -75,6 +75,35 @@ pub async fn every_blob_has_an_address(h: &dyn Harness) -> CaseResult {
     assert!(one.contains("://") && two.ends_with("dir/c"), "{one} {two}");
     assert_ne!(one, two);
     assert!(!two.contains('@'), "no user or password: {two}");
+    Ok(())
+}
+
+/// Every engine is told where a blob is and how to get at it, or why it can't be: both, or neither. A secret shows in neither an address nor `Debug`.
+pub async fn engines_are_told_or_refused(h: &dyn Harness) -> CaseResult {
+    let b = Fixture::open(h).await?;
+    for engine in Engine::ALL {
+        let below = b.store.with_prefix(&path("dir"))?;
+        let (whole, shorter) = (b.store.engine_uri(&path("dir/c"), engine), below.engine_uri(&path("c"), engine));
+        let options = match b.store.storage_options(engine) {
+            Ok(options) => options,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+                refused(ErrorKind::Unsupported, whole);
+                refused(ErrorKind::Unsupported, below.storage_options(engine));
+                continue;
+            }
+        };
+        let uri = whole?;
+        assert!(uri.ends_with("/dir/c"), "{uri}");
+        assert_eq!(uri, shorter?);
+        assert_eq!(options, below.storage_options(engine)?);
+        let shown = format!("{options:?} {uri}");
+        for (name, value) in &options {
+            assert!(!name.is_empty() && !value.expose().is_empty(), "{name}");
+            let is_secret = ["secret", "key", "token", "sas"].iter().any(|word| name.to_lowercase().contains(word));
+            assert!(!(is_secret && shown.contains(value.expose())), "{name} is shown: {shown}");
+        }
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod list;
 mod path;
 mod write;
 
+use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use storage_core::{
     BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ETag,
-    Error, GetOptions, ListOptions, OpenFlag, PutMode, PutOptions, Result,
+    Engine, Error, GetOptions, ListOptions, OpenFlag, PutMode, PutOptions, Result, Secret,
 };
 
 use self::attributes::Stamp;
@@ -269,6 +270,20 @@ impl BlobBackend for FsBlobs {
             }
         }
         uri
+    }
+
+    /// Files need no options.
+    fn storage_options(&self, _engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        Ok(BTreeMap::new())
+    }
+
+    /// Not encoded: Polars decodes the address of a file that it reads, not of one that it writes, and Hadoop decodes none.
+    fn engine_uri(&self, path: &BlobPath, engine: Engine) -> Result<String> {
+        let place = path::plain(&self.core.base, path).display().to_string();
+        Ok(match engine {
+            Engine::ObjectStore | Engine::DuckDb => place,
+            Engine::Spark => format!("file://{place}"),
+        })
     }
 
     async fn ping(&self) -> Result<()> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use storage_core::{
-    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, GetOptions, ListOptions,
-    PutMode, PutOptions, Result, Secret, SignedAccess,
+    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, Engine, GetOptions,
+    ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
 };
 
 use super::Guarded;
@@ -86,8 +86,12 @@ impl<B: BlobBackend + ?Sized> BlobBackend for Guarded<B> {
         self.call(read(Op::SignedUrl), self.info(), None, |_| self.inner.signed_url(path, access, expires_in)).await
     }
 
-    fn storage_options(&self) -> BTreeMap<String, Secret> {
-        self.inner.storage_options()
+    fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        self.inner.storage_options(engine)
+    }
+
+    fn engine_uri(&self, path: &BlobPath, engine: Engine) -> Result<String> {
+        self.inner.engine_uri(path, engine)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
 use storage_core::{
     BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ETag,
-    ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
+    Engine, ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
 };
 
 use super::wrap;
@@ -247,8 +247,12 @@ impl BlobBackend for CachedBlobs {
         self.core.inner.signed_url(path, access, expires_in).await
     }
 
-    fn storage_options(&self) -> BTreeMap<String, Secret> {
-        self.core.inner.storage_options()
+    fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        self.core.inner.storage_options(engine)
+    }
+
+    fn engine_uri(&self, path: &BlobPath, engine: Engine) -> Result<String> {
+        self.core.inner.engine_uri(path, engine)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use storage_core::{
-    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, GetOptions, ListOptions,
-    PutMode, PutOptions, Result, Secret, SignedAccess,
+    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, Engine, GetOptions,
+    ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
 };
 
 /// The blobs of another backend below a path, under paths without it.
@@ -103,8 +103,12 @@ impl BlobBackend for PrefixedBlobs {
         self.inner.signed_url(&self.full(path)?, access, expires_in).await
     }
 
-    fn storage_options(&self) -> BTreeMap<String, Secret> {
-        self.inner.storage_options()
+    fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        self.inner.storage_options(engine)
+    }
+
+    fn engine_uri(&self, path: &BlobPath, engine: Engine) -> Result<String> {
+        self.inner.engine_uri(&self.full(path)?, engine)
     }
 
     async fn ping(&self) -> Result<()> {

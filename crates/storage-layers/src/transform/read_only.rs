@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use storage_core::{
-    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, Error, GetOptions,
-    ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
+    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, Engine, Error,
+    GetOptions, ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
 };
 
 use super::wrap;
@@ -91,8 +91,12 @@ impl BlobBackend for ReadOnlyBlobs {
         }
     }
 
-    fn storage_options(&self) -> BTreeMap<String, Secret> {
-        self.inner.storage_options()
+    fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        self.inner.storage_options(engine)
+    }
+
+    fn engine_uri(&self, path: &BlobPath, engine: Engine) -> Result<String> {
+        self.inner.engine_uri(path, engine)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -247,8 +247,12 @@ impl<B: BlobBackend + ?Sized> BlobBackend for Faulty<B> {
     async fn signed_url(&self, path: &BlobPath, access: SignedAccess, expires_in: Duration) -> Result<Secret> {
         self.through("signed_url", self.inner.signed_url(path, access, expires_in)).await
     }
-    fn storage_options(&self) -> BTreeMap<String, Secret> {
-        self.inner.storage_options()
+    fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        self.inner.storage_options(engine)
+    }
+
+    fn engine_uri(&self, path: &BlobPath, engine: Engine) -> Result<String> {
+        self.inner.engine_uri(path, engine)
     }
     async fn ping(&self) -> Result<()> {
         self.through("ping", self.inner.ping()).await

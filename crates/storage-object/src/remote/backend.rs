@@ -12,9 +12,10 @@ use futures::stream::{BoxStream, StreamExt as _};
 use http::{Method, StatusCode};
 use storage_core::{
     BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ETag,
-    Error, ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
+    Engine, Error, ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
 };
 
+use super::engines::{Engines, Opening};
 use super::list;
 use super::service::{Found, Service, found, quoted};
 use super::upload::{self, Chunks, refused};
@@ -33,7 +34,7 @@ pub struct ObjectBlobs {
     /// What `uri` begins with: `s3://bucket`.
     pub(super) base_uri: String,
     pub(super) chunks: Chunks,
-    pub(super) storage_options: BTreeMap<String, Secret>,
+    pub(super) engines: Engines,
     pub(super) closed: AtomicBool,
 }
 
@@ -51,6 +52,10 @@ impl ObjectBlobs {
                 .with_backend(&self.info));
         }
         Ok(format!("{}{path}", self.prefix))
+    }
+
+    fn opening(&self, engine: Engine) -> Result<&Opening> {
+        self.engines.way(engine).as_ref().map_err(|reason| Error::unsupported(*reason).with_backend(&self.info))
     }
 
     fn check_open(&self) -> Result<()> {
@@ -276,8 +281,12 @@ impl BlobBackend for ObjectBlobs {
         self.service.signed_url(&self.key(path)?, access, expires_in).await.map_err(|e| e.with_backend(&self.info))
     }
 
-    fn storage_options(&self) -> BTreeMap<String, Secret> {
-        self.storage_options.clone()
+    fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        self.opening(engine).map(|opening| opening.options.clone())
+    }
+
+    fn engine_uri(&self, path: &BlobPath, engine: Engine) -> Result<String> {
+        self.opening(engine).map(|opening| format!("{}/{}{path}", opening.base_uri, self.prefix))
     }
 
     async fn ping(&self) -> Result<()> {

@@ -1,6 +1,5 @@
 //! The HTTP client, and how a backend is put together out of configuration.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -8,9 +7,10 @@ use std::time::Duration;
 use object_store::client::{HttpClient, HttpConnector as _, ReqwestConnector};
 use object_store::{ClientOptions, RetryConfig};
 use serde::Deserialize;
-use storage_core::{BackendInfo, Backends, BlobCapabilities, BlobPath, DriverConfig, Error, OptionSpec, Result, Secret};
+use storage_core::{BackendInfo, Backends, BlobCapabilities, BlobPath, DriverConfig, Error, OptionSpec, Result};
 
 use super::backend::{ObjectBlobs, prepare};
+use super::engines::Engines;
 use super::errors::from_store;
 use super::service::Service;
 use super::upload::Chunks;
@@ -136,7 +136,7 @@ pub(crate) struct Parts {
     pub(crate) prefix: String,
     pub(crate) chunks: Chunks,
     pub(crate) signed_url: bool,
-    pub(crate) storage_options: BTreeMap<String, Secret>,
+    pub(crate) engines: Engines,
 }
 
 /// Puts a backend together, with records on its blobs, and creates the container where that is wanted.
@@ -161,7 +161,7 @@ pub(crate) async fn open(parts: Parts, config: &DriverConfig) -> Result<Backends
         prefix: parts.prefix,
         base_uri: parts.base_uri,
         chunks: parts.chunks,
-        storage_options: parts.storage_options,
+        engines: parts.engines,
         closed: AtomicBool::new(false),
     };
     prepare(&blobs, config.auto_create).await?;

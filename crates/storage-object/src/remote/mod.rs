@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+mod engines;
 mod errors;
 mod list;
 mod service;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use storage_core::{BlobAttributes, BlobPath, BlobStore, Driver, DriverConfig, Result};
+use storage_core::{BlobAttributes, BlobPath, BlobStore, Driver, DriverConfig, Engine, Result};
 use storage_object::{AzureDriver, S3Driver};
 use uuid::Uuid;
 
@@ -28,8 +28,8 @@ impl House {
         let prefix = format!("{}/some/prefix+more/", Uuid::new_v4());
         let config = config(server, &endpoint, &format!("{CONTAINER}/{prefix}"));
         let blobs = open(server, &config).await.unwrap();
-        let options: BTreeMap<_, _> =
-            blobs.storage_options().into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect();
+        let options = blobs.storage_options(Engine::ObjectStore).unwrap();
+        let options: BTreeMap<_, _> = options.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect();
         let peer = Peer::or_skip(server, CONTAINER, options)?;
         Some(Self { server, blobs, peer, prefix, endpoint })
     }

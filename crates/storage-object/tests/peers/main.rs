@@ -1,4 +1,5 @@
-//! Other programs read what we wrote, and the other way round: boto3 and azure-storage-blob, object_store, and plain `curl`.
+//! Other programs read what we wrote, and the other way round: boto3 and azure-storage-blob, object_store, Polars,
+//! delta-rs, and plain `curl`.
 //!
 //! Every test runs on each of the servers. The peers get at the data by nothing but [`BlobStore::storage_options`].
 
@@ -10,6 +11,7 @@ mod common;
 mod access;
 mod contents;
 mod curl;
+mod engines;
 mod house;
 mod python;
 
@@ -39,6 +41,8 @@ test_peers!(
     contents::we_read_what_peers_wrote,
     contents::names_arrive_as_they_are,
     contents::object_store_reads_what_we_wrote,
+    engines::polars_reads_and_writes,
+    engines::delta_rs_appends,
     access::what_a_peer_overwrote_is_not_overwritten,
     access::signed_urls_work_in_curl,
     access::a_missing_container_is_told;

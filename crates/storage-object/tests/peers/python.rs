@@ -69,14 +69,7 @@ impl Peer {
             Server::SeaweedFs | Server::Moto => (include_str!("s3.py"), "boto3"),
             Server::Azurite => (include_str!("azure.py"), "azure.storage.blob"),
         };
-        let found = Command::new("python3").args(["-c", &format!("import {module}")]).stderr(Stdio::null()).status();
-        if found.is_ok_and(|status| status.success()) {
-            return Some(Self { script, container, options });
-        }
-        storage_conformance::skip(&format!(
-            "no {module} in `python3`: `cargo xtask test --backend object --all` installs it, or install it into the Python in PATH"
-        ));
-        None
+        is_there_or_skip(module).then_some(Self { script, container, options })
     }
 
     pub(crate) fn read(&self, names: &[String]) -> Vec<Read> {
@@ -92,21 +85,35 @@ impl Peer {
     }
 
     fn ask<T: DeserializeOwned>(&self, calls: Vec<Value>) -> T {
-        // Blocked, the runtime would not see that a server closes an idle connection.
-        tokio::task::block_in_place(|| self.ask_blocking(calls))
+        ask(self.script, &json!({ "options": self.options, "container": self.container, "calls": calls }))
     }
+}
 
-    fn ask_blocking<T: DeserializeOwned>(&self, calls: Vec<Value>) -> T {
-        let asked = json!({ "options": self.options, "container": self.container, "calls": calls });
+/// Whether `python3` has these modules; skips the test where it has not.
+pub(crate) fn is_there_or_skip(modules: &str) -> bool {
+    let found = Command::new("python3").args(["-c", &format!("import {modules}")]).stderr(Stdio::null()).status();
+    let is_there = found.is_ok_and(|status| status.success());
+    if !is_there {
+        storage_conformance::skip(&format!(
+            "no {modules} in `python3`: `cargo xtask test --backend object --all` installs it, or install it into the Python in PATH"
+        ));
+    }
+    is_there
+}
+
+/// Runs a script that reads JSON and answers JSON.
+pub(crate) fn ask<T: DeserializeOwned>(script: &str, asked: &Value) -> T {
+    // Blocked, the runtime would not see that a server closes an idle connection.
+    tokio::task::block_in_place(|| {
         let mut python = Command::new("python3");
-        python.args(["-c", self.script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        python.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut python = python.spawn().unwrap();
-        python.stdin.take().unwrap().write_all(&serde_json::to_vec(&asked).unwrap()).unwrap();
+        python.stdin.take().unwrap().write_all(&serde_json::to_vec(asked).unwrap()).unwrap();
         let output = python.wait_with_output().unwrap();
         assert!(output.status.success(), "the script failed, see above");
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
-    }
+    })
 }
 
 /// A write for [`Peer::put_all`].

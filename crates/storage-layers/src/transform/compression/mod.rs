@@ -17,6 +17,7 @@ mod format;
 mod pack;
 mod unpack;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +26,7 @@ use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use storage_core::{
     BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ETag,
-    Error, ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result,
+    Engine, Error, ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, Secret,
 };
 
 use self::format::{FRAME, FRAME_OVERHEAD, Frames, INTRO, Intro, Offsets, TAIL};
@@ -290,6 +291,10 @@ impl BlobBackend for CompressedBlobs {
 
     fn uri(&self, path: &BlobPath) -> String {
         self.core.inner.uri(path)
+    }
+
+    fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        Err(Error::unsupported(format!("{engine} would read what is compressed")))
     }
 
     async fn ping(&self) -> Result<()> {

@@ -37,7 +37,7 @@ use ring::aead;
 use serde::{Deserialize, Serialize};
 use storage_core::{
     BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange,
-    ByteStream, ETag, Error, ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, Secret,
+    ByteStream, ETag, Engine, Error, ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, Secret,
 };
 
 use self::chunks::{Cipher, Opening, Sealing};
@@ -350,9 +350,8 @@ impl BlobBackend for EncryptedBlobs {
         self.core.inner.uri(path)
     }
 
-    fn storage_options(&self) -> BTreeMap<String, Secret> {
-        // Other engines would read what is encrypted.
-        BTreeMap::new()
+    fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        Err(Error::unsupported(format!("{engine} would read what is encrypted")))
     }
 
     async fn ping(&self) -> Result<()> {

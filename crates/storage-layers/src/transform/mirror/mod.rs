@@ -26,8 +26,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use storage_core::{
-    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, Error, ErrorKind,
-    GetOptions, ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
+    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, Engine, Error,
+    ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -226,8 +226,12 @@ impl BlobBackend for Mirror {
         self.core.primary().signed_url(path, access, expires_in).await
     }
 
-    fn storage_options(&self) -> BTreeMap<String, Secret> {
-        self.core.primary().storage_options()
+    fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
+        self.core.primary().storage_options(engine)
+    }
+
+    fn engine_uri(&self, path: &BlobPath, engine: Engine) -> Result<String> {
+        self.core.primary().engine_uri(path, engine)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -1,6 +1,5 @@
 //! Opening containers of Azure by configuration.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,6 +9,7 @@ use serde::Deserialize;
 use storage_core::{Backends, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces};
 
 use super::connection_string::ConnectionString;
+use super::engines::engines;
 use super::service::{AzureBlobs, AzureSigner};
 use crate::remote::client::{
     ALLOW_HTTP, ANONYMOUS, CONCURRENCY, PART_MIB, Parts, Shared, checked_endpoint, connect, open, retry_for_credentials,
@@ -29,22 +29,22 @@ pub struct AzureDriver;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Options {
+pub(super) struct Options {
     #[serde(alias = "account_name")]
     account: Option<String>,
     account_key: Option<Secret>,
     #[serde(alias = "sas_token")]
     sas: Option<Secret>,
     connection_string: Option<Secret>,
-    client_id: Option<String>,
-    client_secret: Option<Secret>,
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret: Option<Secret>,
     #[serde(alias = "tenant_id")]
-    tenant: Option<String>,
-    token: Option<Secret>,
+    pub(super) tenant: Option<String>,
+    pub(super) token: Option<Secret>,
     endpoint: Option<String>,
     emulator: bool,
     allow_http: Option<bool>,
-    anonymous: bool,
+    pub(super) anonymous: bool,
     part_mib: Option<u64>,
     concurrency: Option<usize>,
 }
@@ -76,16 +76,16 @@ const OPTIONS: &[OptionSpec] = &[
 ];
 
 /// What configuration says, with the connection string taken apart.
-struct Settings {
-    account: String,
+pub(super) struct Settings {
+    pub(super) account: String,
     /// The account's address, without a slash at its end.
-    endpoint: String,
-    container: String,
+    pub(super) endpoint: String,
+    pub(super) container: String,
     prefix: String,
     /// `None`: the provider's chain.
     credential: Option<AzureCredential>,
-    key: Option<Secret>,
-    sas: Option<Secret>,
+    pub(super) key: Option<Secret>,
+    pub(super) sas: Option<Secret>,
 }
 
 impl Options {
@@ -185,6 +185,7 @@ impl AzureDriver {
         };
         let settings = Self::settings(config, &options)?;
         let client_options = shared.client_options(config, Some(&settings.endpoint))?;
+        let engines = engines(&settings, &options);
         let is_static = settings.credential.is_some();
         let by_app = options.client_secret.is_some();
         // What the configuration says is not mixed with what the environment says.
@@ -220,28 +221,6 @@ impl AzureDriver {
             key: settings.key.clone(),
             sas: settings.sas.clone(),
         };
-        let mut storage_options = BTreeMap::new();
-        let mut set = |name: &str, value: &str| drop(storage_options.insert(name.to_owned(), Secret::new(value)));
-        set("azure_storage_account_name", &settings.account);
-        set("azure_storage_endpoint", &settings.endpoint);
-        if settings.endpoint.starts_with("http://") {
-            set("azure_allow_http", "true");
-        }
-        if options.anonymous {
-            set("azure_skip_signature", "true");
-        }
-        for (name, value) in [("azure_storage_client_id", &options.client_id), ("azure_storage_tenant_id", &options.tenant)] {
-            if let Some(value) = value {
-                set(name, value);
-            }
-        }
-        let secrets = [
-            ("azure_storage_account_key", &settings.key),
-            ("azure_storage_sas_key", &settings.sas),
-            ("azure_storage_token", &options.token),
-            ("azure_storage_client_secret", &options.client_secret),
-        ];
-        storage_options.extend(secrets.into_iter().filter_map(|(name, secret)| Some((name.to_owned(), secret.clone()?))));
         Ok(Parts {
             service: Arc::new(service),
             driver: self.name(),
@@ -251,7 +230,7 @@ impl AzureDriver {
             chunks: shared.chunks()?,
             // A signature can't be made out of another signature.
             signed_url: !options.anonymous && (settings.sas.is_none() || settings.key.is_some()),
-            storage_options,
+            engines,
         })
     }
 }

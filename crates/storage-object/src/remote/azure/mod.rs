@@ -2,6 +2,7 @@
 
 mod connection_string;
 mod driver;
+mod engines;
 mod sas;
 mod service;
 

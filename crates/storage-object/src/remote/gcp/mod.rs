@@ -1,6 +1,7 @@
 //! Google Cloud Storage, by its XML API.
 
-use std::collections::BTreeMap;
+mod engines;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -95,15 +96,12 @@ impl GcsDriver {
             .with_skip_signature(options.anonymous)
             .with_retry(retry_for_credentials())
             .with_client_options(client_options.clone());
-        let mut storage_options = BTreeMap::new();
         match (&options.service_account, &options.token) {
             (Some(_), Some(_)) => return Err(Error::config("options `service_account` and `token`: give one")),
             (Some(account), None) => {
                 let text = account.expose().trim();
                 let is_json = text.starts_with('{');
                 builder = if is_json { builder.with_service_account_key(text) } else { builder.with_service_account_path(text) };
-                let name = if is_json { "google_service_account_key" } else { "google_service_account" };
-                storage_options.insert(name.to_owned(), account.clone());
             }
             (None, token) if token.is_some() || options.anonymous => {
                 let bearer = token.as_ref().map_or_else(String::new, |token| token.expose().to_owned());
@@ -125,14 +123,9 @@ impl GcsDriver {
             bucket_url: format!("{base}/{bucket}"),
             signer: Arc::new(store),
             by_folder: false,
-            creation: Creation { location: None, project: options.project },
+            creation: Creation { location: None, project: options.project.clone() },
         };
-        if let Some(endpoint) = &endpoint {
-            storage_options.insert("google_base_url".to_owned(), Secret::new(endpoint));
-        }
-        if options.anonymous {
-            storage_options.insert("google_skip_signature".to_owned(), Secret::new("true"));
-        }
+        let engines = engines::engines(bucket, endpoint.as_deref(), &options);
         Ok(Parts {
             service: Arc::new(service),
             driver: self.name(),
@@ -141,7 +134,7 @@ impl GcsDriver {
             prefix,
             chunks: shared.chunks()?,
             signed_url: options.token.is_none() && !options.anonymous,
-            storage_options,
+            engines,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Amazon S3, and the many that speak its protocol.
 
-use std::collections::BTreeMap;
+mod engines;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -133,30 +134,6 @@ impl Options {
     fn shared(&self) -> Shared {
         Shared { allow_http: self.allow_http, anonymous: self.anonymous, part_mib: self.part_mib, concurrency: self.concurrency }
     }
-
-    /// What delta-rs and Polars call these.
-    fn storage_options(&self, region: &str, endpoint: Option<&str>, hosted: bool) -> BTreeMap<String, Secret> {
-        let mut options = BTreeMap::new();
-        let mut set = |name: &str, value: &str| drop(options.insert(name.to_owned(), Secret::new(value)));
-        set("aws_region", region);
-        if let Some(endpoint) = endpoint {
-            set("aws_endpoint_url", endpoint);
-            if endpoint.starts_with("http://") {
-                set("aws_allow_http", "true");
-            }
-        }
-        set("aws_virtual_hosted_style_request", if hosted { "true" } else { "false" });
-        if self.anonymous {
-            set("aws_skip_signature", "true");
-        }
-        let secrets = [
-            ("aws_access_key_id", &self.access_key),
-            ("aws_secret_access_key", &self.secret_key),
-            ("aws_session_token", &self.session_token),
-        ];
-        options.extend(secrets.into_iter().filter_map(|(name, secret)| Some((name.to_owned(), secret.clone()?))));
-        options
-    }
 }
 
 impl S3Driver {
@@ -216,7 +193,7 @@ impl S3Driver {
             prefix,
             chunks: shared.chunks()?,
             signed_url: !options.anonymous,
-            storage_options: options.storage_options(&region, endpoint.as_deref(), hosted),
+            engines: engines::Bucket { name: bucket, region: &region, endpoint: endpoint.as_deref(), hosted }.engines(&options),
             endpoint,
         })
     }
