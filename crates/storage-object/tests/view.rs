@@ -4,12 +4,14 @@
 
 mod common;
 
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 
 use common::{Server, s3_options};
+use futures::TryStreamExt as _;
 use object_store::integration;
 use object_store::path::Path;
-use object_store::{MultipartUpload as _, ObjectStore, ObjectStoreExt as _};
+use object_store::{GetOptions, GetRange, GetResultPayload, MultipartUpload as _, ObjectStore, ObjectStoreExt as _};
 use storage_conformance::Place;
 use storage_core::{BlobStore, Driver, DriverConfig};
 use storage_object::{ObjectStoreView, S3Driver};
@@ -46,8 +48,52 @@ async fn memory_passes_object_stores_own_tests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_pass_object_stores_own_tests() {
-    let place = Place::in_folder(|folder| format!("fs://{}", folder.join("store").display())).unwrap();
+    let place = files();
     all(view(&storage_fs::FsDriver, &place.config).await).await;
+}
+
+fn files() -> Place {
+    Place::in_folder(|folder| format!("fs://{}", folder.join("store").display())).unwrap()
+}
+
+/// Engines read a file by themselves: a whole one from where it stands, a part from the range's first byte.
+#[tokio::test]
+async fn local_files_are_answered_as_files() {
+    let place = files();
+    let store = view(&storage_fs::FsDriver, &place.config).await;
+    let path = Path::from("large");
+    let content: Vec<u8> = (0..=250).cycle().take(3 << 20).collect();
+    store.put(&path, content.clone().into()).await.unwrap();
+    let ranges = [
+        (None, 0..3 << 20),
+        (Some(GetRange::Bounded(5..2 << 20)), 5..2 << 20),
+        (Some(GetRange::Bounded(1 << 20..9 << 20)), 1 << 20..3 << 20),
+        (Some(GetRange::Offset(7)), 7..3 << 20),
+        (Some(GetRange::Suffix(1 << 20)), 2 << 20..3 << 20),
+    ];
+    for (range, expected) in ranges {
+        let get = || store.get_opts(&path, GetOptions { range: range.clone(), ..GetOptions::default() });
+        let expected_bytes = &content[expected.start..expected.end];
+        let answer = get().await.unwrap();
+        assert_eq!((answer.range.clone(), answer.meta.size), (expected.start as u64..expected.end as u64, 3 << 20), "{range:?}");
+        let GetResultPayload::File(mut file, _) = answer.payload else { panic!("{range:?}: no file") };
+        // What is read is what was there when it was opened.
+        store.put(&path, vec![0; 3 << 20].into()).await.unwrap();
+        if range.is_some() {
+            file.seek(SeekFrom::Start(answer.range.start)).unwrap();
+        }
+        let mut read = Vec::new();
+        file.take(answer.range.end - answer.range.start).read_to_end(&mut read).unwrap();
+        assert!(read == expected_bytes, "{range:?}");
+        store.put(&path, content.clone().into()).await.unwrap();
+        assert!(get().await.unwrap().bytes().await.unwrap() == expected_bytes, "{range:?}");
+        let pieces: Vec<_> = get().await.unwrap().into_stream().try_collect().await.unwrap();
+        assert!(pieces.concat() == expected_bytes, "{range:?}");
+    }
+    let ranges = [0..10, 1 << 20..2 << 20, (3 << 20) - 1..3 << 20];
+    for (bytes, range) in store.get_ranges(&path, &ranges).await.unwrap().iter().zip(&ranges) {
+        assert!(*bytes == content[range.start as usize..range.end as usize], "{range:?}");
+    }
 }
 
 async fn on_s3(server: Server, options: &str) {
@@ -97,6 +143,6 @@ async fn what_the_trait_lacks_is_not_implemented() {
     let refused = store.put_opts(&path, "x".into(), options).await;
     assert!(matches!(refused, Err(object_store::Error::NotImplemented { .. })));
     store.put(&path, "x".into()).await.unwrap();
-    let versioned = object_store::GetOptions::new().with_version(Some("1".to_owned()));
+    let versioned = GetOptions::new().with_version(Some("1".to_owned()));
     assert!(matches!(store.get_opts(&path, versioned).await, Err(object_store::Error::NotImplemented { .. })));
 }

@@ -13,7 +13,7 @@ use object_store::{
     CopyMode, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode, Result,
 };
-use storage_core::{BlobEntry, BlobMeta, BlobPath, BlobStore, ListOptions, PutMode};
+use storage_core::{BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, BlobStore, ListOptions, PutMode};
 
 use convert::{attributes_to, error, mode_from, not_implemented, object_meta, options_from, path_from, range_from};
 use upload::Upload;
@@ -24,7 +24,8 @@ const STORE: &str = "BlobStore";
 
 /// Any [`BlobStore`] (layers, caches and prefix included) as an [`ObjectStore`], for Parquet and Delta engines.
 ///
-/// Marks are the blobs' ETags; there are no versions. Reads come in large pieces, local files at the disk's speed. An upload in parts is one
+/// Marks are the blobs' ETags; there are no versions. Reads of local files answer the file, to be read at the disk's speed; others come as they
+/// arrive. An upload in parts is one
 /// put: its parts go where the backend puts parts, and dropping it before `complete` writes nothing. Deleting what is not there succeeds, as on S3.
 /// Tags, `ContentLanguage`, `StorageClass` and versions are [`NotImplemented`](object_store::Error::NotImplemented), and so is what the backend does not offer.
 ///
@@ -146,9 +147,7 @@ impl ObjectStore for ObjectStoreView {
         }
         let (range, attributes) = (read.range.clone(), attributes_to(&read.meta.attributes));
         let meta = object_meta(read.meta.clone())?;
-        let location = location.clone();
-        let stream = read.into_stream().map_err(move |e| error(e, &location)).boxed();
-        Ok(GetResult { payload: GetResultPayload::Stream(stream), meta, range, attributes, extensions: Default::default() })
+        Ok(GetResult { payload: payload(read, location), meta, range, attributes, extensions: Default::default() })
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -202,6 +201,18 @@ impl ObjectStore for ObjectStoreView {
         }
         self.copy_opts(from, to, CopyOptions { mode: CopyMode::Create, ..CopyOptions::default() }).await?;
         self.store.delete(&path_from(from)?).await.map(drop).map_err(|e| error(e, from))
+    }
+}
+
+/// The bytes of a read: a local file as such, with the range beside it, so that an engine reads what it wants in one go.
+fn payload(read: BlobRead, location: &Path) -> GetResultPayload {
+    match read {
+        // The path is for messages: what is read is the open file, whatever is at its path by now.
+        BlobRead { content: BlobContent::File(file), .. } => GetResultPayload::File(file, location.as_ref().into()),
+        read => {
+            let location = location.clone();
+            GetResultPayload::Stream(read.into_stream().map_err(move |e| error(e, &location)).boxed())
+        }
     }
 }
 
