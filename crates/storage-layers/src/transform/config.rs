@@ -1,10 +1,10 @@
 //! Transforms as configuration, and in their order over a backend.
 //!
 //! ```text
-//! read_only → cache → compression → encryption → prefix → mirror → the backend and its copies
+//! read_only → cache → compression → encryption → cache with `dir` → prefix → mirror → the backend and its copies
 //! ```
 //!
-//! The cache holds plain bytes, so that a hit decrypts nothing. What is encrypted does not shrink, so compression comes first. The path that encryption binds is the one
+//! A cache in memory holds plain bytes, so that a hit decrypts nothing. One that keeps files holds what is stored, so that no plain bytes of encrypted blobs get onto a disk. What is encrypted does not shrink, so compression comes first. The path that encryption binds is the one
 //! without the prefix: data may move to another. Copies hold encrypted bytes, so a place that is not trusted can be one.
 
 use std::sync::Arc;
@@ -158,45 +158,137 @@ impl Section for MirrorConfig {
         &[key("require", "is \"all\", \"primary\", or how many copies a write must reach, the primary being one")];
 }
 
-/// `[cache]`
 #[cfg(feature = "cache")]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CacheConfig {
-    /// How many bytes are kept in all. `None`: 64 MiB.
-    pub max_bytes: Option<u64>,
-    /// Larger blobs are not kept. `None`: 1 MiB.
-    pub max_blob_bytes: Option<u64>,
-    /// For so long a blob is read without asking whether it has changed. `None`: each read asks.
-    #[serde(deserialize_with = "duration")]
-    pub max_age: Option<std::time::Duration>,
-}
+pub use self::kept::CacheConfig;
 
 #[cfg(feature = "cache")]
-impl Section for CacheConfig {
-    const KEYS: &'static [OptionSpec] = &[
-        key("max_bytes", "is how many bytes of memory the cache may hold"),
-        key("max_blob_bytes", "is how many bytes a blob may have that the cache keeps"),
-        key(
-            "max_age",
-            "is a time like \"5s\" (or seconds) for which a cached blob is read without asking whether it has changed",
-        ),
-    ];
-}
+mod kept {
+    use std::num::NonZeroU64;
+    use std::path::PathBuf;
+    use std::time::Duration;
 
-#[cfg(feature = "cache")]
-fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<std::time::Duration>, D::Error> {
-    use serde::de::Error as _;
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Time {
-        Seconds(u64),
-        Text(String),
+    use super::*;
+    use crate::transform::{CacheOptions, CachedBlobs, FileOptions};
+
+    /// `[cache]`
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct CacheConfig {
+        /// How many bytes are kept in memory in all. `None`: 64 MiB.
+        pub max_bytes: Option<NonZeroU64>,
+        /// Larger blobs are not kept in memory. `None`: 1 MiB.
+        pub max_blob_bytes: Option<NonZeroU64>,
+        /// For so long a blob is read without asking whether it has changed. `None`: each read asks.
+        #[serde(deserialize_with = "duration")]
+        pub max_age: Option<Duration>,
+        /// The folder in which blobs are kept besides. `None`: they are kept in memory alone.
+        pub dir: Option<PathBuf>,
+        /// How many MiB the files in it take in all. `None`: 1024.
+        pub dir_max_mib: Option<NonZeroU64>,
+        /// Larger blobs are not kept in files. `None`: 256, or a quarter of what is kept in all if that is less.
+        pub dir_max_blob_mib: Option<NonZeroU64>,
     }
-    Ok(Some(match Time::deserialize(deserializer)? {
-        Time::Seconds(seconds) => std::time::Duration::from_secs(seconds),
-        Time::Text(text) => humantime::parse_duration(&text).map_err(D::Error::custom)?,
-    }))
+
+    impl Section for CacheConfig {
+        const KEYS: &'static [OptionSpec] = &[
+            key("max_bytes", "is how many bytes of memory the cache may hold, at least 1"),
+            key("max_blob_bytes", "is how many bytes a blob may have that is kept in memory, at least 1"),
+            key(
+                "max_age",
+                "is a time like \"5s\" (or seconds) for which a cached blob is read without asking whether it has changed",
+            ),
+            key("dir", "is the path of a folder in which blobs are kept over restarts, in quotes"),
+            key("dir_max_mib", "is how many MiB the files in `dir` may take, 1 to 1073741824"),
+            key("dir_max_blob_mib", "is how many MiB a blob may have that is kept in `dir`, 1 to 1073741824"),
+        ];
+    }
+
+    const MIB: u64 = 1 << 20;
+    /// A pebibyte.
+    const MAX_MIB: u64 = 1 << 30;
+
+    impl CacheConfig {
+        fn options(&self) -> CacheOptions {
+            let default = CacheOptions::default();
+            CacheOptions {
+                max_bytes: self.max_bytes.map_or(default.max_bytes, NonZeroU64::get),
+                max_blob_bytes: self.max_blob_bytes.map_or(default.max_blob_bytes, NonZeroU64::get),
+                max_age: self.max_age,
+            }
+        }
+
+        /// True where what is kept is what the backend has, compressed and encrypted: a folder holds no plain bytes of blobs that are to be encrypted.
+        pub(super) const fn is_behind(&self) -> bool {
+            self.dir.is_some()
+        }
+
+        pub(super) fn check(&self) -> Result<()> {
+            self.files()?;
+            let Some(dir) = &self.dir else { return Ok(()) };
+            match std::fs::metadata(dir) {
+                Ok(found) if !found.is_dir() => {
+                    Err(Error::config(format!("`dir` is {}, which is a file: set a folder, which may be missing", dir.display())))
+                }
+                // Where it can't be used, nothing is kept.
+                _ => Ok(()),
+            }
+        }
+
+        fn files(&self) -> Result<Option<FileOptions>> {
+            let Some(dir) = &self.dir else {
+                let sized = [("dir_max_mib", self.dir_max_mib), ("dir_max_blob_mib", self.dir_max_blob_mib)];
+                return match sized.iter().find(|(_, size)| size.is_some()) {
+                    Some((name, _)) => {
+                        Err(Error::config(format!("`{name}` is set, but no `dir`: set the folder in which blobs are kept")))
+                    }
+                    None => Ok(None),
+                };
+            };
+            if dir.as_os_str().is_empty() {
+                return Err(Error::config("`dir` is empty: set the path of a folder"));
+            }
+            let mut options = FileOptions::new(dir);
+            options.max_bytes = size("dir_max_mib", self.dir_max_mib)?.unwrap_or(options.max_bytes);
+            let most = options.max_blob_bytes.min(options.max_bytes / 4);
+            options.max_blob_bytes = size("dir_max_blob_mib", self.dir_max_blob_mib)?.unwrap_or(most);
+            if options.max_blob_bytes > options.max_bytes {
+                return Err(Error::config(format!(
+                    "`dir_max_blob_mib` is {}, more than the {} MiB of `dir_max_mib`: such a blob would not be kept",
+                    options.max_blob_bytes / MIB,
+                    options.max_bytes / MIB
+                )));
+            }
+            Ok(Some(options))
+        }
+
+        pub(super) fn over(&self, inner: Arc<dyn BlobBackend>) -> Result<Arc<dyn BlobBackend>> {
+            Ok(Arc::new(match self.files()? {
+                Some(files) => CachedBlobs::with_files(inner, self.options(), files),
+                None => CachedBlobs::new(inner, self.options()),
+            }))
+        }
+    }
+
+    fn size(name: &str, mib: Option<NonZeroU64>) -> Result<Option<u64>> {
+        match mib.map(NonZeroU64::get) {
+            Some(mib) if mib > MAX_MIB => Err(Error::config(format!("`{name}` is {mib} MiB: at most {MAX_MIB}, a pebibyte"))),
+            mib => Ok(mib.map(|mib| mib * MIB)),
+        }
+    }
+
+    fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        use serde::de::Error as _;
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Time {
+            Seconds(u64),
+            Text(String),
+        }
+        Ok(Some(match Time::deserialize(deserializer)? {
+            Time::Seconds(seconds) => Duration::from_secs(seconds),
+            Time::Text(text) => humantime::parse_duration(&text).map_err(D::Error::custom)?,
+        }))
+    }
 }
 
 /// The transforms of a backend's blobs. What is `None` is not there.
@@ -204,7 +296,7 @@ fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<
 pub struct TransformConfig {
     /// Nothing can be written.
     pub read_only: bool,
-    /// What is kept in memory.
+    /// What is kept in memory, and in files.
     #[cfg(feature = "cache")]
     pub cache: Option<CacheConfig>,
     /// How blobs are compressed.
@@ -239,6 +331,10 @@ impl TransformConfig {
         if let Some(level) = self.compression.and_then(|compression| compression.level) {
             super::compression::check_level(level).map_err(within("compression"))?;
         }
+        #[cfg(feature = "cache")]
+        if let Some(cache) = &self.cache {
+            cache.check().map_err(within("cache"))?;
+        }
         match &self.mirror {
             Some(mirror) => mirror.require.check(copies + 1).map_err(within("mirror")),
             None => Ok(()),
@@ -264,6 +360,10 @@ pub fn stack(
     if let Some(prefix) = &config.prefix {
         stacked = Arc::new(PrefixedBlobs::new(stacked, prefix.clone()));
     }
+    #[cfg(feature = "cache")]
+    if let Some(cache) = config.cache.as_ref().filter(|cache| cache.is_behind()) {
+        stacked = cache.over(stacked).map_err(within("cache"))?;
+    }
     #[cfg(feature = "encryption")]
     if let Some(encryption) = &config.encryption {
         let keys = encryption.keyring().map_err(within("encryption"))?;
@@ -277,14 +377,8 @@ pub fn stack(
         stacked = Arc::new(CompressedBlobs::new(stacked, options).map_err(within("compression"))?);
     }
     #[cfg(feature = "cache")]
-    if let Some(cache) = &config.cache {
-        let default = super::CacheOptions::default();
-        let options = super::CacheOptions {
-            max_bytes: cache.max_bytes.unwrap_or(default.max_bytes),
-            max_blob_bytes: cache.max_blob_bytes.unwrap_or(default.max_blob_bytes),
-            max_age: cache.max_age,
-        };
-        stacked = Arc::new(super::CachedBlobs::new(stacked, options));
+    if let Some(cache) = config.cache.as_ref().filter(|cache| !cache.is_behind()) {
+        stacked = cache.over(stacked).map_err(within("cache"))?;
     }
     if config.read_only {
         stacked = Arc::new(ReadOnlyBlobs::new(stacked));

@@ -45,7 +45,7 @@ mod read_only;
 mod wrap;
 
 #[cfg(feature = "cache")]
-pub use cache::{CacheOptions, CachedBlobs};
+pub use cache::{CacheOptions, CachedBlobs, FileOptions};
 pub use config::{TransformConfig, stack};
 pub use prefix::PrefixedBlobs;
 pub use read_only::ReadOnlyBlobs;

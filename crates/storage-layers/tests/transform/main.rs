@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod cache;
+mod cache_files;
 mod compression;
 mod conformance;
 mod encryption;

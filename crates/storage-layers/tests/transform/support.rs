@@ -167,11 +167,20 @@ pub(crate) struct Counted {
     gets: AtomicU64,
     heads: AtomicU64,
     read: AtomicU64,
+    /// A folder that is there for as long.
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Counted {
     pub(crate) fn new(inner: Arc<dyn BlobBackend>) -> Self {
-        Self { inner, gets: AtomicU64::new(0), heads: AtomicU64::new(0), read: AtomicU64::new(0) }
+        Self { inner, gets: AtomicU64::new(0), heads: AtomicU64::new(0), read: AtomicU64::new(0), _folder: None }
+    }
+
+    /// What `wrap` makes of a folder of its own, which goes when the backend does.
+    pub(crate) fn in_folder(wrap: impl FnOnce(&std::path::Path) -> Arc<dyn BlobBackend>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = wrap(folder.path());
+        Self { _folder: Some(folder), ..Self::new(inner) }
     }
 
     /// How many reads there were.

@@ -1,0 +1,193 @@
+//! How an entry lies in its file: what it is, then the blob in pieces, each with its checksum.
+//!
+//! ```text
+//!  0   8  magic
+//!  8   4  version: 1
+//! 12   4  length of the description
+//! 16      description, in JSON: whose blob it is, its path, size, mark, time and attributes
+//!     16  checksum of what stands before
+//!         up to 256 KiB of the blob, then 16 of checksum
+//!         …
+//! ```
+//!
+//! Numbers are little-endian. Checksums are XXH3 of 128 bits; those of the pieces begin with that of the head and the piece's number, so that no piece passes for another,
+//! or for one of another entry. They find damage. They don't keep out somebody who can write to the folder.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use storage_core::{BlobMeta, BlobPath};
+use twox_hash::XxHash3_128;
+
+/// How many bytes of the blob a piece holds; the last one what is left.
+pub(super) const PIECE: usize = 256 << 10;
+/// So many pieces are read at once.
+const AT_ONCE: u64 = 4;
+const SUM: usize = 16;
+
+/// Starts with a byte that no text starts with.
+const MAGIC: [u8; 8] = *b"\x93SLCAC\r\n";
+const VERSION: u32 = 1;
+/// Magic, version, length.
+const FIXED: usize = 16;
+/// A description is no longer than this: a path has 1 KiB, attributes little more than 2 KiB.
+const MAX_DESCRIPTION: usize = 64 << 10;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    source: String,
+    blob: BlobMeta,
+}
+
+/// Where the pieces are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    start: u64,
+    size: u64,
+    seed: u64,
+}
+
+/// The checksum that a piece is given, as it grows.
+pub(super) struct Sum(XxHash3_128);
+
+impl Sum {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    pub(super) fn end(self) -> [u8; SUM] {
+        self.0.finish_128().to_le_bytes()
+    }
+}
+
+impl Layout {
+    /// How many bytes the file has.
+    pub(super) const fn len(self) -> u64 {
+        self.start.saturating_add(self.size).saturating_add(self.size.div_ceil(PIECE as u64) * SUM as u64)
+    }
+
+    /// How many bytes the blob has.
+    pub(super) const fn size(self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn sum(self, piece: u64) -> Sum {
+        Sum(XxHash3_128::with_seed(self.seed.wrapping_add(piece)))
+    }
+
+    /// How many bytes of the blob a piece holds.
+    fn piece_len(self, piece: u64) -> usize {
+        let left = self.size.saturating_sub(piece * PIECE as u64);
+        usize::try_from(left).unwrap_or(usize::MAX).min(PIECE)
+    }
+}
+
+/// The head of a new entry, and where its pieces go. `None`: there is no describing the blob.
+pub(super) fn head(source: &str, blob: &BlobMeta) -> Option<(Vec<u8>, Layout)> {
+    let description = serde_json::to_vec(&Description { source: source.to_owned(), blob: blob.clone() }).ok()?;
+    let len = u32::try_from(description.len()).ok().filter(|_| description.len() <= MAX_DESCRIPTION)?;
+    let mut head = Vec::with_capacity(FIXED + description.len() + SUM);
+    head.extend_from_slice(&MAGIC);
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&len.to_le_bytes());
+    head.extend_from_slice(&description);
+    let sum = XxHash3_128::oneshot(&head);
+    head.extend_from_slice(&sum.to_le_bytes());
+    let layout = Layout { start: head.len() as u64, size: blob.size, seed: seed(sum) };
+    Some((head, layout))
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "half of it does")]
+const fn seed(sum: u128) -> u64 {
+    sum as u64
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what)
+}
+
+/// An entry that is open: its head is good, its pieces are checked as they are read.
+#[derive(Debug)]
+pub(in crate::transform::cache) struct Entry {
+    file: File,
+    layout: Layout,
+}
+
+impl Entry {
+    /// Reads the head, which has to be that of this blob's entry.
+    pub(super) fn open(mut file: File, source: &str, path: &BlobPath) -> io::Result<(Self, BlobMeta)> {
+        let mut fixed = [0; FIXED];
+        file.read_exact(&mut fixed)?;
+        let number = |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+        if fixed[..8] != MAGIC || number(8) != VERSION {
+            return Err(damaged("it is no entry, or one of another version"));
+        }
+        let len = usize::try_from(number(12)).ok().filter(|len| *len <= MAX_DESCRIPTION);
+        let len = len.ok_or_else(|| damaged("its head is damaged"))?;
+        let mut head = vec![0; FIXED + len + SUM];
+        head[..FIXED].copy_from_slice(&fixed);
+        file.read_exact(&mut head[FIXED..])?;
+        let (described, kept) = head.split_at(FIXED + len);
+        let sum = XxHash3_128::oneshot(described);
+        if kept != sum.to_le_bytes() {
+            return Err(damaged("its head is damaged"));
+        }
+        let description: Description = serde_json::from_slice(&described[FIXED..])?;
+        if description.source != source || description.blob.path != *path {
+            return Err(damaged("it is another blob's"));
+        }
+        let layout = Layout { start: head.len() as u64, size: description.blob.size, seed: seed(sum) };
+        if file.metadata()?.len() != layout.len() {
+            return Err(damaged("it is cut, or longer than it should be"));
+        }
+        Ok((Self { file, layout }, description.blob))
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// What `wanted` has in the next few pieces, checked; at least a byte.
+    pub(in crate::transform::cache) fn read(&mut self, wanted: &Range<u64>) -> io::Result<Vec<Bytes>> {
+        let first = wanted.start / PIECE as u64;
+        let end = wanted.end.div_ceil(PIECE as u64).min(first + AT_ONCE);
+        let lens: Vec<usize> = (first..end).map(|piece| self.layout.piece_len(piece)).collect();
+        let mut stored = vec![0; lens.iter().map(|len| len + SUM).sum()];
+        self.file.seek(SeekFrom::Start(self.layout.start + first * (PIECE + SUM) as u64))?;
+        self.file.read_exact(&mut stored)?;
+        let mut rest = Bytes::from(stored);
+        let mut pieces = Vec::with_capacity(lens.len());
+        for (piece, len) in (first..end).zip(lens) {
+            let mut bytes = rest.split_to(len);
+            let mut sum = self.layout.sum(piece);
+            sum.add(&bytes);
+            if *rest.split_to(SUM) != sum.end() {
+                return Err(damaged("a piece of it is damaged"));
+            }
+            let begin = piece * PIECE as u64;
+            let within = |at: u64| usize::try_from(at.saturating_sub(begin)).unwrap_or(usize::MAX).min(len);
+            bytes = bytes.slice(within(wanted.start)..within(wanted.end));
+            pieces.push(bytes);
+        }
+        Ok(pieces)
+    }
+
+    /// All of it.
+    pub(super) fn read_all(&mut self) -> io::Result<Bytes> {
+        let mut all = Vec::with_capacity(usize::try_from(self.layout.size).unwrap_or_default());
+        while (all.len() as u64) < self.layout.size {
+            let pieces = self.read(&(all.len() as u64..self.layout.size))?;
+            if let ([only], true) = (&*pieces, all.is_empty())
+                && only.len() as u64 == self.layout.size
+            {
+                return Ok(only.clone());
+            }
+            pieces.iter().for_each(|piece| all.extend_from_slice(piece));
+        }
+        Ok(all.into())
+    }
+}
