@@ -8,6 +8,7 @@
     reason = "test code: a failure is meant to end the test"
 )]
 
+pub mod breaking;
 pub mod mount;
 pub mod proxy;
 pub mod servers;

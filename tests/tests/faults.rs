@@ -219,7 +219,7 @@ async fn a_broken_download_of_a_file_goes_on(server: Server) {
     bare.download_file(&blob, &local).await.unwrap();
     assert!(std::fs::read(&local).unwrap() == old);
     let asked = world.seen("GET").iter().map(range).map(|(first, last)| last - first + 1).sum::<usize>();
-    assert_eq!(asked, 12 * MIB, "the first part was there");
+    assert_eq!(asked, 8 * MIB, "the parts beside the one that was cut were there");
 
     // Broken off again; what is there is of a state that is gone when it goes on.
     std::fs::remove_file(&local).unwrap();

@@ -4,112 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
-use storage_core::{
-    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, BlobStore, ETag,
-    Error, ErrorKind, FileAction, FileDone, GetOptions, ListOptions, Progress, PutMode, PutOptions, Result, Skip,
-    TransferOptions,
-};
-use storage_memory::MemoryStore;
+use storage_core::{BlobPath, ErrorKind, FileAction, FileDone, GetOptions, Progress, Skip, TransferOptions};
+use storage_tests::breaking::Breaking;
 use storage_tests::mount::SmallDisk;
-
-/// The memory backend, whose reads break off after a number of bytes in all. Counts what it has sent.
-#[derive(Debug)]
-struct Breaking {
-    inner: Arc<dyn BlobBackend>,
-    left: Arc<AtomicU64>,
-    sent: Arc<AtomicU64>,
-    /// The blob is written anew before the read of this number.
-    change_before: AtomicU64,
-}
-
-impl Breaking {
-    fn store() -> (BlobStore, Arc<AtomicU64>, Arc<AtomicU64>) {
-        Self::changing(0)
-    }
-
-    fn changing(change_before: u64) -> (BlobStore, Arc<AtomicU64>, Arc<AtomicU64>) {
-        let (left, sent) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
-        let change_before = AtomicU64::new(change_before);
-        let backend =
-            Self { inner: Arc::new(MemoryStore::new().blobs()), left: Arc::clone(&left), sent: Arc::clone(&sent), change_before };
-        (BlobStore::new(Arc::new(backend)), left, sent)
-    }
-}
-
-#[async_trait]
-impl BlobBackend for Breaking {
-    fn info(&self) -> &BackendInfo {
-        self.inner.info()
-    }
-
-    fn capabilities(&self) -> &BlobCapabilities {
-        self.inner.capabilities()
-    }
-
-    async fn create_container(&self) -> Result<bool> {
-        self.inner.create_container().await
-    }
-
-    async fn put(&self, path: &BlobPath, body: BlobBody, options: &PutOptions) -> Result<BlobMeta> {
-        self.inner.put(path, body, options).await
-    }
-
-    async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
-        if self.change_before.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.inner.put(path, BlobBody::from("changed"), &PutOptions::default()).await?;
-        }
-        let mut read = self.inner.get(path, options).await?;
-        let (meta, range) = (read.meta.clone(), read.range.clone());
-        let whole = BlobRead { meta, range, content: read.content }.bytes().await?;
-        let (left, sent) = (Arc::clone(&self.left), Arc::clone(&self.sent));
-        // Small pieces, as a network would bring them.
-        let pieces: Vec<Bytes> = whole.chunks(64 << 10).map(Bytes::copy_from_slice).collect();
-        let stream = futures::stream::iter(pieces).map(move |piece| {
-            let len = piece.len() as u64;
-            let granted = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(len));
-            granted.map_err(|_| Error::unavailable("the connection broke"))?;
-            sent.fetch_add(len, Ordering::SeqCst);
-            Ok(piece)
-        });
-        read.content = BlobContent::Stream(stream.boxed());
-        Ok(read)
-    }
-
-    async fn head(&self, path: &BlobPath) -> Result<BlobMeta> {
-        self.inner.head(path).await
-    }
-
-    async fn delete(&self, path: &BlobPath, if_match: Option<&ETag>) -> Result<bool> {
-        self.inner.delete(path, if_match).await
-    }
-
-    async fn copy(&self, from: &BlobPath, to: &BlobPath, mode: &PutMode) -> Result<BlobMeta> {
-        self.inner.copy(from, to, mode).await
-    }
-
-    fn list(&self, options: &ListOptions) -> BoxStream<'static, Result<BlobEntry>> {
-        self.inner.list(options)
-    }
-
-    fn uri(&self, path: &BlobPath) -> String {
-        self.inner.uri(path)
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.inner.ping().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-}
 
 fn path(text: &str) -> BlobPath {
     BlobPath::new(text).unwrap()
@@ -121,10 +24,12 @@ fn content(len: usize, seed: u8) -> Bytes {
 }
 
 const LARGE: usize = 50 << 20;
+/// Bytes in a part.
+const PART: u64 = 8 << 20;
 
 #[tokio::test]
 async fn a_broken_download_goes_on_where_it_was() {
-    let (store, left, sent) = Breaking::store();
+    let (store, left, sent) = Breaking::in_memory();
     let folder = tempfile::tempdir().unwrap();
     let (blob, local) = (path("big"), folder.path().join("big.bin"));
     let bytes = content(LARGE, 1);
@@ -146,8 +51,89 @@ async fn a_broken_download_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_part_that_breaks_is_all_that_is_fetched_again() {
+    let breaking = Breaking::memory();
+    let store = breaking.store();
+    let folder = tempfile::tempdir().unwrap();
+    let (blob, local, bytes) = (path("big"), folder.path().join("big.bin"), content(LARGE, 1));
+    store.put(&blob, bytes.clone()).await.unwrap();
+    breaking.break_at(Some(PART));
+    let error = store.download_file(&blob, &local).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    breaking.break_at(None);
+    let begun = breaking.take_ranges();
+    assert!(begun.len() > 2 && begun.contains(&(0..PART)), "the parts beside it were under way: {begun:?}");
+    store.download_file(&blob, &local).await.unwrap();
+    assert!(std::fs::read(&local).unwrap() == bytes, "the parts fit together");
+    let mut again = breaking.take_ranges();
+    again.retain(|range| begun.contains(range));
+    assert_eq!(again, [PART..2 * PART], "what was under way beside it was finished");
+}
+
+/// How the note of a download ends: a byte a part.
+fn marks(target: &Path) -> String {
+    let note = target.with_file_name(format!(".{}.storage-part.json", target.file_name().unwrap().to_str().unwrap()));
+    std::fs::read_to_string(note).unwrap_or_default().lines().nth(1).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_killed_download_fetches_no_part_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, local) = (storage_tests::address("fs", folder.path()), folder.path().join("big.bin"));
+    let inner = storage_tests::open(&url).await.unwrap().blobs.unwrap();
+    let bytes = content(LARGE, 1);
+    inner.put(&path("big"), bytes.clone()).await.unwrap();
+    // The second part never ends, all others come.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_storage-test-child"))
+        .args(["download", &url, "big", local.to_str().unwrap(), &PART.to_string()])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let missing = |marks: &str| marks.bytes().filter(|mark| *mark == b'.').count();
+    let began = std::time::Instant::now();
+    while marks(&local).is_empty() || missing(&marks(&local)) > 1 {
+        assert!(child.try_wait().unwrap().is_none(), "it can't end by itself");
+        assert!(began.elapsed().as_secs() < 60, "waited too long: {}", marks(&local));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(marks(&local).bytes().position(|mark| mark == b'.'), Some(1), "{}", marks(&local));
+    assert!(!local.exists());
+
+    let breaking = Breaking::over(Arc::clone(inner.backend()));
+    breaking.store().download_file("big", &local).await.unwrap();
+    assert!(std::fs::read(&local).unwrap() == bytes, "the parts fit together");
+    assert_eq!(breaking.take_ranges(), [PART..2 * PART], "all others were there");
+}
+
+#[tokio::test]
+async fn a_download_that_is_dropped_reads_no_further() {
+    let breaking = Breaking::memory();
+    let store = breaking.store();
+    let folder = tempfile::tempdir().unwrap();
+    store.put(&path("big"), content(LARGE, 1)).await.unwrap();
+    breaking.stall_at(Some(PART));
+    let mut readers = breaking.readers();
+    let local = folder.path().join("big.bin");
+    {
+        let mut download = std::pin::pin!(store.download_file("big", &local));
+        tokio::select! {
+            ended = &mut download => panic!("one part never comes: {ended:?}"),
+            () = breaking.until_only_stalled(7) => {}
+        }
+        assert_eq!(*readers.borrow(), 1, "the part that never comes is being read");
+    }
+    readers.wait_for(|count| *count == 0).await.unwrap();
+    drop(breaking.take_ranges());
+    breaking.stall_at(None);
+    store.download_file("big", &local).await.unwrap();
+    assert_eq!(breaking.take_ranges(), [PART..2 * PART], "what had come is kept");
+}
+
+#[tokio::test]
 async fn a_blob_that_changed_meanwhile_is_not_mixed() {
-    let (store, left, _) = Breaking::store();
+    let (store, left, _) = Breaking::in_memory();
     let folder = tempfile::tempdir().unwrap();
     let (blob, local) = (path("big"), folder.path().join("big.bin"));
     store.put(&blob, content(LARGE, 1)).await.unwrap();
@@ -163,7 +149,7 @@ async fn a_blob_that_changed_meanwhile_is_not_mixed() {
 
 #[tokio::test]
 async fn a_range_of_a_changed_blob_is_a_conflict() {
-    let (store, _, _) = Breaking::store();
+    let (store, _, _) = Breaking::in_memory();
     let blob = path("b");
     let before = store.put(&blob, "first").await.unwrap();
     store.put(&blob, "second").await.unwrap();
@@ -201,7 +187,7 @@ fn read_tree(root: &Path, below: &str, into: &mut BTreeMap<String, Vec<u8>>) {
 
 #[tokio::test]
 async fn folders_go_up_and_come_down_the_same() {
-    let (store, _, _) = Breaking::store();
+    let (store, _, _) = Breaking::in_memory();
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let files = write_tree(from.path());
     let seen = Arc::new(Mutex::new(Vec::<Progress>::new()));
@@ -227,7 +213,7 @@ async fn folders_go_up_and_come_down_the_same() {
 
 #[tokio::test]
 async fn what_is_there_already_can_be_left_out() {
-    let (store, _, sent) = Breaking::store();
+    let (store, _, sent) = Breaking::in_memory();
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let files = write_tree(from.path());
     let options = TransferOptions { skip: Skip::Unchanged, ..TransferOptions::default() };
@@ -242,7 +228,7 @@ async fn what_is_there_already_can_be_left_out() {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_named() {
-    let (store, _, _) = Breaking::store();
+    let (store, _, _) = Breaking::in_memory();
     let folder = tempfile::tempdir().unwrap();
     let missing = store.upload_file(folder.path().join("no such file"), "x").await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
@@ -257,7 +243,7 @@ async fn what_cannot_be_read_is_named() {
 
 #[tokio::test]
 async fn a_prefix_is_a_store_of_its_own() {
-    let (store, _, _) = Breaking::store();
+    let (store, _, _) = Breaking::in_memory();
     let inner = store.with_prefix(&path("tenant/acme")).unwrap();
     inner.put(&path("a/b"), "x").await.unwrap();
     store.put(&path("tenant/acmeX/a"), "not ours").await.unwrap();
@@ -269,7 +255,7 @@ async fn a_prefix_is_a_store_of_its_own() {
 
 #[tokio::test]
 async fn files_by_plain_paths_are_one_call_each() {
-    let (store, _, _) = Breaking::store();
+    let (store, _, _) = Breaking::in_memory();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.csv"), "1,2").unwrap();
     store.upload_file(folder.path().join("a.csv"), "in/a.csv").await.unwrap();
@@ -305,7 +291,7 @@ async fn a_blob_that_changes_while_it_is_read_is_an_error() {
 #[tokio::test]
 async fn a_disk_that_is_too_small_is_noticed_before_the_first_byte() {
     let Some(disk) = SmallDisk::mount(4 << 10) else { return };
-    let (store, _, sent) = Breaking::store();
+    let (store, _, sent) = Breaking::in_memory();
     store.put(&path("big"), content(20 << 20, 1)).await.unwrap();
     let error = store.download_file("big", disk.path().join("big")).await.unwrap_err();
     assert!(error.to_string().contains("disk is full"), "{error}");
@@ -328,7 +314,7 @@ async fn a_disk_that_is_too_small_is_noticed_before_the_first_byte() {
 async fn what_cannot_go_up_does_not_keep_the_rest_from_it() {
     use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::symlink;
-    let (store, _, _) = Breaking::store();
+    let (store, _, _) = Breaking::in_memory();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let files = write_tree(root);
@@ -338,7 +324,7 @@ async fn what_cannot_go_up_does_not_keep_the_rest_from_it() {
     symlink("..", root.join("sub/circle")).unwrap();
     symlink("sub/b.bin", root.join("link")).unwrap();
     symlink(root.join("sub-2"), root.join("linked")).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(root.join("pipe")).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(root.join("pipe")).status().unwrap().success());
     std::fs::write(root.join(".x.storage-part"), "of a download").unwrap();
 
     let error = store.upload_dir(root, None, &TransferOptions::default()).await.unwrap_err();
@@ -358,7 +344,7 @@ async fn what_cannot_go_up_does_not_keep_the_rest_from_it() {
 
 #[tokio::test]
 async fn what_cannot_come_down_does_not_keep_the_rest_from_it() {
-    let (store, _, _) = Breaking::store();
+    let (store, _, _) = Breaking::in_memory();
     let folder = tempfile::tempdir().unwrap();
     let long = "x".repeat(256);
     for name in ["a", "a-b", "a/b", "a/c/d", long.as_str(), ".y.storage-part", "folder", "z/z"] {
@@ -377,7 +363,7 @@ async fn what_cannot_come_down_does_not_keep_the_rest_from_it() {
 
 #[tokio::test]
 async fn sides_become_the_same_but_for_what_is_left_out() {
-    let (store, _, _) = Breaking::store();
+    let (store, _, _) = Breaking::in_memory();
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_tree(from.path());
     let done = Arc::new(Mutex::new(Vec::<FileDone>::new()));
@@ -417,7 +403,7 @@ async fn sides_become_the_same_but_for_what_is_left_out() {
 
 #[tokio::test]
 async fn contents_are_compared_where_that_is_asked_for() {
-    let (store, _, _) = Breaking::store();
+    let (store, _, _) = Breaking::in_memory();
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::fs::write(from.path().join("same"), content(3 << 20, 1)).unwrap();
     std::fs::write(from.path().join("other"), content(3 << 20, 1)).unwrap();

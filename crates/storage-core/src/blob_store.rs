@@ -66,6 +66,17 @@ impl BlobStore {
         self.prefix.as_ref().map_or_else(|| Ok(path.clone()), |prefix| prefix.join(path))
     }
 
+    /// True where the other store is of the very same backend, below another prefix perhaps.
+    #[must_use]
+    pub fn shares_backend(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.backend, &other.backend)
+    }
+
+    /// The path that the backend knows everything below `prefix` by. `None`: all that it has.
+    pub(crate) fn place(&self, prefix: Option<&BlobPath>) -> Result<Option<BlobPath>> {
+        prefix.map_or_else(|| Ok(self.prefix.clone()), |prefix| self.full(prefix).map(Some))
+    }
+
     fn local(&self, mut meta: BlobMeta) -> BlobMeta {
         if let Some(local) = self.prefix.as_ref().and_then(|prefix| meta.path.below(prefix)) {
             meta.path = local;
@@ -241,11 +252,16 @@ impl BlobStore {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound); those of the mode, see [`put_with`](Self::put_with).
     pub async fn copy(&self, from: &BlobPath, to: &BlobPath, mode: &PutMode) -> Result<BlobMeta> {
+        self.copy_within(from, self, to, mode).await
+    }
+
+    /// Copies a blob to a store that [shares](Self::shares_backend) the backend.
+    pub(crate) async fn copy_within(&self, from: &BlobPath, target: &Self, to: &BlobPath, mode: &PutMode) -> Result<BlobMeta> {
         let copy = async {
             self.check_mode(mode)?;
-            self.backend.copy(&self.full(from)?, &self.full(to)?, mode).await
+            self.backend.copy(&self.full(from)?, &target.full(to)?, mode).await
         };
-        copy.await.map(|meta| self.local(meta)).explain(self.info(), "blobs.copy", || format!("blob `{from}` to `{to}`"))
+        copy.await.map(|meta| target.local(meta)).explain(self.info(), "blobs.copy", || format!("blob `{from}` to `{to}`"))
     }
 
     /// Copies a blob, then removes it at its old path; broken off between the two, it is at both. What is at the new path is replaced.

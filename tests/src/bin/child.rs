@@ -1,4 +1,4 @@
-//! The process that tests kill: `storage-test-child write URL START` or `storage-test-child work URL QUEUE LIMIT`.
+//! The process that tests kill: `storage-test-child write URL START`, `… work URL QUEUE` or `… download URL BLOB FILE OFFSET`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program: its output is read by the test")]
 
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storage_core::{Consumer, ConsumerOptions, Error, Outcome, QueueName, Result};
+use storage_tests::breaking::Breaking;
 use storage_tests::{open, workload};
 
 #[tokio::main]
@@ -17,7 +18,8 @@ async fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["write", url, start] => write(url, start).await,
         ["work", url, queue] => work(url, queue).await,
-        _ => Err(Error::invalid("usage: storage-test-child write URL START | work URL QUEUE")),
+        ["download", url, blob, file, offset] => download(url, blob, file, offset).await,
+        _ => Err(Error::invalid("usage: storage-test-child write URL START | work URL QUEUE | download URL BLOB FILE OFFSET")),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,6 +35,15 @@ async fn write(url: &str, start: &str) -> Result<()> {
     let stores = open(url).await?;
     workload::prepare(&stores).await?;
     workload::run(stores, start).await
+}
+
+/// A download of parts, of which the one at an offset never comes to its end.
+async fn download(url: &str, blob: &str, file: &str, offset: &str) -> Result<()> {
+    let offset = offset.parse().map_err(|_| Error::invalid("OFFSET is a number"))?;
+    let blobs = open(url).await?.blobs.ok_or_else(|| Error::invalid("URL is of a backend with blobs"))?;
+    let breaking = Breaking::over(Arc::clone(blobs.backend()));
+    breaking.stall_at(Some(offset));
+    breaking.store().download_file(blob, file).await.map(drop)
 }
 
 /// Two workers on one queue until it is empty; each message's body goes to standard output, a line each.

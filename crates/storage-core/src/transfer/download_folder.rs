@@ -12,7 +12,6 @@ use super::options::{FileAction, FileDone, Skip, TransferOptions, TransferReport
 use super::pairs::{Remote, remotes};
 use super::partial::{Durable, sync_all};
 use super::pool::{Pool, Run};
-use super::same::same_content;
 use crate::{BlobMeta, BlobPath, BlobStore, Error, Result, ResultExt};
 
 /// For so many blobs at once it is looked what is at their targets.
@@ -121,8 +120,14 @@ fn done(remote: Remote, action: FileAction) -> FileDone {
 }
 
 impl Run {
-    async fn download_listed(&self, remote: Remote, target: &Path, compare: bool, durable: Durable) -> Result<FileDone> {
-        if compare && same_content(&self.store, &remote.meta.path, target).await? {
+    async fn download_listed(
+        self: &Arc<Self>,
+        remote: Remote,
+        target: &Path,
+        compare: bool,
+        durable: Durable,
+    ) -> Result<FileDone> {
+        if compare && self.same_as_file(&remote.meta.path, target).await? {
             self.meter.skipped(remote.meta.size);
             return Ok(done(remote, FileAction::Skipped));
         }

@@ -1,6 +1,7 @@
 //! The local side: what lies below a folder, in the order in which blobs are listed.
 
-use std::fs::{DirEntry, FileType, Metadata};
+use std::fs::{DirEntry, File, FileType, Metadata};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
 
@@ -27,6 +28,25 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 
 pub(super) fn file_subject(path: &Path) -> String {
     format!("file {}", path.display())
+}
+
+/// Writes all bytes at an offset, wherever others write at the same time.
+#[cfg(unix)]
+pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+pub(super) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[count..];
+        offset += count as u64;
+    }
+    Ok(())
 }
 
 /// A file below a folder.

@@ -1,7 +1,10 @@
 //! How far a transfer has come.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::pace::Pace;
 
 /// How far a transfer has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,21 +22,34 @@ pub struct Progress {
 /// Is told how far a transfer has come, from any thread, and should return at once.
 pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// Counts what several tasks move, and reports it.
+/// Counts what several tasks move, reports it, and holds it to a rate.
 #[derive(Clone)]
 pub(super) struct Meter {
     counts: Arc<[AtomicU64; 4]>,
     report: Option<ProgressFn>,
+    pace: Option<Arc<Pace>>,
 }
 
 impl Meter {
-    pub(super) fn new(report: Option<ProgressFn>) -> Self {
-        Self { counts: Arc::default(), report }
+    pub(super) fn new(report: Option<ProgressFn>, bytes_per_second: Option<NonZeroU64>) -> Self {
+        Self { counts: Arc::default(), report, pace: bytes_per_second.map(|rate| Arc::new(Pace::new(rate))) }
     }
 
-    /// True where somebody wants to know of every piece.
-    pub(super) fn is_watched(&self) -> bool {
-        self.report.is_some()
+    /// True where every piece has to come by here.
+    pub(super) fn sees_pieces(&self) -> bool {
+        self.report.is_some() || self.pace.is_some()
+    }
+
+    /// Waits until these bytes may move.
+    pub(super) async fn pace(&self, bytes: u64) {
+        if let Some(pace) = &self.pace {
+            pace.wait(bytes).await;
+        }
+    }
+
+    /// How many bytes to move at once, `most` where nothing holds them back.
+    pub(super) fn piece(&self, most: u64) -> u64 {
+        self.pace.as_ref().map_or(most, |pace| pace.piece().min(most))
     }
 
     fn add(&self, by: Progress) {

@@ -1,19 +1,24 @@
-//! Files and folders, up and down.
+//! Files and folders, up and down, and from store to store.
 //!
-//! One pipeline serves both ways: the source is listed while its files are already being moved, a bounded number at once. What is at the target is listed as
+//! One pipeline serves all ways: the source is listed while its files are already being moved, a bounded number at once. What is at the target is listed as
 //! well, where it matters, in the same order: so a folder costs one request per file that moves, and none per file that does not.
 
+mod copy;
 mod download;
 mod download_folder;
 mod local;
 mod meter;
+mod note;
 mod options;
+mod pace;
 mod pairs;
 mod partial;
+mod parts;
 mod pool;
 mod remove;
 mod same;
 mod upload;
+mod whole;
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,7 @@
 //! How files are transferred, and what came of it.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,11 +81,16 @@ pub struct TransferOptions {
     /// A file that can't be transferred does not keep the others from it: it ends up in the [report](TransferReport::failures). Otherwise the first such file
     /// ends the transfer with its error.
     pub keep_going: bool,
+    /// Of copies between stores: a blob that was copied is removed at its source, if nobody has written it meanwhile.
+    pub remove_source: bool,
+    /// How many bytes move in a second at most, of all files together and on average: what a backend sends in parts may go a part at once. `None`: as many as
+    /// can.
+    pub bytes_per_second: Option<NonZeroU64>,
     /// Is told how far it has come.
     pub progress: Option<ProgressFn>,
     /// Is told of every file that is done.
     pub each: Option<EachFn>,
-    /// For uploads: mode and attributes.
+    /// For uploads and copies: mode and attributes. A copy for which none are given keeps the blob's.
     pub put: PutOptions,
 }
 
@@ -98,6 +104,8 @@ impl Default for TransferOptions {
             delete: false,
             dry_run: false,
             keep_going: false,
+            remove_source: false,
+            bytes_per_second: None,
             progress: None,
             each: None,
             put: PutOptions::default(),
@@ -114,6 +122,8 @@ impl fmt::Debug for TransferOptions {
             .field("delete", &self.delete)
             .field("dry_run", &self.dry_run)
             .field("keep_going", &self.keep_going)
+            .field("remove_source", &self.remove_source)
+            .field("bytes_per_second", &self.bytes_per_second)
             .field("progress", &self.progress.is_some())
             .field("each", &self.each.is_some())
             .field("put", &self.put)

@@ -38,39 +38,65 @@ fn takes_part(path: &BlobPath, filter: Option<&PathFilter>) -> bool {
     path.match_indices('/').all(|(at, _)| filter(&path[..=at])) && filter(path)
 }
 
-/// What there is under one path.
+/// Where `relative` belongs below a path; `None`: at the top.
+pub(super) fn join(prefix: Option<&BlobPath>, relative: &str) -> Result<BlobPath> {
+    prefix.map_or_else(|| BlobPath::new(relative), |prefix| prefix.join(relative))
+}
+
+/// What is listed in bytewise order of its path below a folder or prefix.
+pub(super) trait Listed {
+    /// This path.
+    fn relative(&self) -> &str;
+}
+
+impl Listed for LocalFile {
+    fn relative(&self) -> &str {
+        &self.relative
+    }
+}
+
+impl Listed for Remote {
+    fn relative(&self) -> &str {
+        self.relative.as_str()
+    }
+}
+
+/// What there is under one path: on the left side, files or blobs; on the right side, blobs.
 #[derive(Debug)]
-pub(super) enum Pair {
-    Both(LocalFile, Remote),
-    Local(LocalFile),
-    Remote(Remote),
+pub(super) enum Pair<L> {
+    Both(L, Remote),
+    Left(L),
+    Right(Remote),
 }
 
-pub(super) struct Pairs {
-    local: Pin<Box<Peekable<BoxStream<'static, Result<LocalFile>>>>>,
-    remote: Pin<Box<Peekable<BoxStream<'static, Result<Remote>>>>>,
+type Side<T> = Pin<Box<Peekable<BoxStream<'static, Result<T>>>>>;
+
+pub(super) struct Pairs<L> {
+    left: Side<L>,
+    right: Side<Remote>,
 }
 
-impl Pairs {
-    pub(super) fn new(local: BoxStream<'static, Result<LocalFile>>, remote: BoxStream<'static, Result<Remote>>) -> Self {
-        Self { local: Box::pin(local.peekable()), remote: Box::pin(remote.peekable()) }
+impl<L: Listed> Pairs<L> {
+    pub(super) fn new(left: BoxStream<'static, Result<L>>, right: BoxStream<'static, Result<Remote>>) -> Self {
+        Self { left: Box::pin(left.peekable()), right: Box::pin(right.peekable()) }
     }
 
-    /// The next path. The outer error is of the listing, which can't go on; the inner one of a local file, and others follow.
-    pub(super) async fn next(&mut self) -> Result<Option<Result<Pair>>> {
-        let order = match (self.local.as_mut().peek().await, self.remote.as_mut().peek().await) {
+    /// The next path. The outer error is of the right side's listing, which can't go on; the inner one of the left side: where that is a folder, of one file,
+    /// and others follow.
+    pub(super) async fn next(&mut self) -> Result<Option<Result<Pair<L>>>> {
+        let order = match (self.left.as_mut().peek().await, self.right.as_mut().peek().await) {
             (None, None) => return Ok(None),
             (_, None) | (Some(Err(_)), _) => Ordering::Less,
             (None, _) | (_, Some(Err(_))) => Ordering::Greater,
-            (Some(Ok(local)), Some(Ok(remote))) => local.relative.as_str().cmp(remote.relative.as_str()),
+            (Some(Ok(left)), Some(Ok(right))) => left.relative().cmp(right.relative()),
         };
-        let local = if order.is_le() { self.local.next().await } else { None };
-        let remote = if order.is_ge() { self.remote.next().await.transpose()? } else { None };
-        Ok(match (local, remote) {
+        let left = if order.is_le() { self.left.next().await } else { None };
+        let right = if order.is_ge() { self.right.next().await.transpose()? } else { None };
+        Ok(match (left, right) {
             (Some(Err(error)), _) => Some(Err(error)),
-            (Some(Ok(local)), Some(remote)) => Some(Ok(Pair::Both(local, remote))),
-            (Some(Ok(local)), None) => Some(Ok(Pair::Local(local))),
-            (None, remote) => remote.map(|remote| Ok(Pair::Remote(remote))),
+            (Some(Ok(left)), Some(right)) => Some(Ok(Pair::Both(left, right))),
+            (Some(Ok(left)), None) => Some(Ok(Pair::Left(left))),
+            (None, right) => right.map(|right| Ok(Pair::Right(right))),
         })
     }
 }
@@ -106,9 +132,9 @@ mod tests {
         let mut seen = Vec::new();
         while let Some(next) = pairs.next().await.unwrap() {
             seen.push(match next {
-                Ok(Pair::Both(local, _)) => format!("={}", local.relative),
-                Ok(Pair::Local(local)) => format!("<{}", local.relative),
-                Ok(Pair::Remote(remote)) => format!(">{}", remote.relative),
+                Ok(Pair::Both(left, _)) => format!("={}", left.relative),
+                Ok(Pair::Left(left)) => format!("<{}", left.relative),
+                Ok(Pair::Right(right)) => format!(">{}", right.relative),
                 Err(_) => "!".to_owned(),
             });
         }

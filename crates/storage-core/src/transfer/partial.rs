@@ -2,33 +2,27 @@
 //!
 //! ```text
 //! .<name>.storage-part        the bytes so far, locked by whoever writes them
-//! .<name>.storage-part.json   of a large blob: which state of which blob they are
+//! .<name>.storage-part.json   of a large blob: which state of which blob they are, and which parts are there (see [`note`](super::note))
 //! ```
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 
-use crate::{ETag, Error, Result};
+use super::local::write_all_at;
+use super::note::{NOTE, Note, PART, State, note_of};
+use crate::{Error, Result};
 
 const SUFFIX: &str = ".storage-part";
-const NOTE: &str = ".json";
 /// How much of the target's name the partial file's name bears.
 const KEPT: usize = 180;
 /// How often the partial file is opened anew where another download has just finished with it.
 const ATTEMPTS: usize = 10;
-
-/// Which state of which blob the bytes are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
-    pub(super) blob: String,
-    pub(super) etag: ETag,
-    pub(super) size: u64,
-}
 
 /// When the bytes must be on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +38,8 @@ pub(super) fn is_partial(name: &str) -> bool {
     name.starts_with('.') && name.strip_suffix(NOTE).unwrap_or(name).ends_with(SUFFIX)
 }
 
-fn path_of(target: &Path) -> PathBuf {
+/// Where the bytes of a file are while it is being downloaded.
+pub(super) fn path_of(target: &Path) -> PathBuf {
     let name = target.file_name().unwrap_or(OsStr::new("file")).to_string_lossy();
     if name.len() <= KEPT {
         return target.with_file_name(format!(".{name}{SUFFIX}"));
@@ -54,12 +49,6 @@ fn path_of(target: &Path) -> PathBuf {
     target.with_file_name(format!(".{}.{hash:016x}{SUFFIX}", &name[..cut]))
 }
 
-fn note_of(path: &Path) -> PathBuf {
-    let mut note = path.as_os_str().to_owned();
-    note.push(NOTE);
-    note.into()
-}
-
 /// A file that is being downloaded. Dropped before it is finished, it is kept if it can be gone on with, else removed.
 #[derive(Debug)]
 pub(super) struct Partial {
@@ -67,51 +56,50 @@ pub(super) struct Partial {
     path: PathBuf,
     target: PathBuf,
     /// Set where the bytes can be gone on with.
-    state: Option<State>,
+    note: Option<Note>,
+    /// Without a note: how many bytes were written.
     written: u64,
     finished: bool,
 }
 
 impl Partial {
-    /// Opens the partial file of `target`, creating folders as needed. With a state, bytes of this very state that are there already are kept.
-    pub(super) fn open(target: &Path, state: Option<State>) -> Result<Self> {
+    /// Opens the partial file of `target`, creating folders as needed, for bytes that come in order and can't be gone on with.
+    pub(super) fn open(target: &Path) -> Result<Self> {
+        let (partial, have) = Self::locked(target)?;
+        if have > 0 {
+            // The note goes first: it must not tell of bytes that are gone.
+            if_there(fs::remove_file(note_of(&partial.path)))?;
+            partial.file.set_len(0)?;
+        }
+        Ok(partial)
+    }
+
+    /// Opens it for the parts of a large blob; those of this very state that are there already are kept.
+    pub(super) fn open_parts(target: &Path, state: State) -> Result<Self> {
+        let (mut partial, have) = Self::locked(target)?;
+        let note = Note::open(&note_of(&partial.path), state, have)?;
+        if have > 0 && note.bytes() == 0 {
+            partial.file.set_len(0)?;
+        }
+        partial.reserve(note.state.size)?;
+        partial.note = Some(note);
+        Ok(partial)
+    }
+
+    fn locked(target: &Path) -> Result<(Self, u64)> {
         if fs::symlink_metadata(target).is_ok_and(|found| found.is_dir()) {
             return Err(Error::already_exists("there is a folder where the file belongs"));
         }
         let path = path_of(target);
         let file = lock(&path)?;
         let have = file.metadata()?.len();
-        let mut partial = Self { file, path, target: target.to_owned(), state, written: 0, finished: false };
-        match &partial.state {
-            Some(state) if have > 0 && have <= state.size && partial.noted().as_ref() == Some(state) => partial.written = have,
-            _ => partial.begin(have)?,
-        }
-        partial.file.seek(SeekFrom::Start(partial.written))?;
-        partial.reserve()?;
-        Ok(partial)
-    }
-
-    fn noted(&self) -> Option<State> {
-        serde_json::from_slice(&fs::read(note_of(&self.path)).ok()?).ok()
-    }
-
-    /// The old bytes go before the note says what the new ones are.
-    fn begin(&self, have: u64) -> Result<()> {
-        if have > 0 {
-            self.file.set_len(0)?;
-        }
-        match &self.state {
-            Some(state) => Ok(fs::write(note_of(&self.path), serde_json::to_vec(state)?)?),
-            None if have > 0 => if_there(fs::remove_file(note_of(&self.path))),
-            None => Ok(()),
-        }
+        Ok((Self { file, path, target: target.to_owned(), note: None, written: 0, finished: false }, have))
     }
 
     /// Takes the room on the disk, so that a full one is noticed before the first byte rather than in the middle.
     #[cfg(target_os = "linux")]
-    fn reserve(&self) -> Result<()> {
-        let Some(state) = &self.state else { return Ok(()) };
-        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, state.size) {
+    fn reserve(&self, size: u64) -> Result<()> {
+        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, size) {
             Err(rustix::io::Errno::NOSPC) => Err(Error::from(io::Error::from(io::ErrorKind::StorageFull))),
             // Not every file system can; it will be noticed later then.
             _ => Ok(()),
@@ -120,23 +108,61 @@ impl Partial {
 
     #[cfg(not(target_os = "linux"))]
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
-    fn reserve(&self) -> Result<()> {
+    fn reserve(&self, _: u64) -> Result<()> {
         Ok(())
+    }
+
+    /// Where the file belongs.
+    pub(super) fn target(&self) -> &Path {
+        &self.target
     }
 
     /// How many bytes are there.
     pub(super) fn written(&self) -> u64 {
-        self.written
+        self.note.as_ref().map_or(self.written, Note::bytes)
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes)?;
-        self.written += bytes.len() as u64;
+    /// The parts that are not there.
+    pub(super) fn missing(&self) -> Vec<u64> {
+        self.note.as_ref().map_or_else(Vec::new, Note::missing)
+    }
+
+    /// Writes the bytes that come next.
+    pub(super) fn append(&mut self, pieces: &[Bytes]) -> Result<()> {
+        self.write_at(self.written, pieces)?;
+        self.written += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         Ok(())
     }
 
-    /// Copies up to `len` bytes by the operating system's own means, where it has some; answers how many there were.
-    pub(super) fn copy_from(&mut self, source: &File, len: u64) -> Result<u64> {
+    /// Writes bytes of a part. It is there when that is [said](Self::part_is_written).
+    pub(super) fn write_at(&self, mut offset: u64, pieces: &[Bytes]) -> Result<()> {
+        for piece in pieces {
+            write_all_at(&self.file, piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Notes that all bytes of a part are written.
+    pub(super) fn part_is_written(&self, part: u64) -> Result<()> {
+        self.note.as_ref().map_or(Ok(()), |note| note.written(part))
+    }
+
+    /// Notes that these bytes are written, of which only whole parts count.
+    pub(super) fn bytes_are_written(&self, bytes: Range<u64>) -> Result<()> {
+        let Some(note) = &self.note else { return Ok(()) };
+        let end = if bytes.end == note.state.size { bytes.end.div_ceil(PART) } else { bytes.end / PART };
+        (bytes.start.div_ceil(PART)..end).try_for_each(|part| note.written(part))
+    }
+
+    /// Brings the parts that are there to the disk, and notes it.
+    pub(super) fn sync_parts(&self) -> Result<()> {
+        self.note.as_ref().map_or(Ok(()), |note| note.synced(|| self.file.sync_data()))
+    }
+
+    /// Copies up to `len` bytes to `offset` by the operating system's own means, where it has some; answers how many there were.
+    pub(super) fn copy_from(&mut self, source: &File, offset: u64, len: u64) -> Result<u64> {
+        self.file.seek(SeekFrom::Start(offset))?;
         // On Linux this is `copy_file_range`.
         let copied = io::copy(&mut io::Read::take(source, len), &mut self.file)?;
         self.written += copied;
@@ -145,8 +171,9 @@ impl Partial {
 
     /// Puts the file into its place, with the blob's time.
     pub(super) fn finish(mut self, size: u64, modified_at: DateTime<Utc>, durable: Durable) -> Result<()> {
-        if self.written != size {
-            return Err(Error::unavailable(format!("the blob ended after {} of {size} bytes", self.written)));
+        let written = self.written();
+        if written != size {
+            return Err(Error::unavailable(format!("the blob ended after {written} of {size} bytes")));
         }
         // So that a later transfer can tell what has changed; a file system that can't hold it keeps its own.
         let _ = self.file.set_modified(modified_at.into());
@@ -154,7 +181,7 @@ impl Partial {
         if durable == Durable::Now || replaces || !cfg!(target_os = "linux") {
             self.file.sync_all()?;
         }
-        if self.state.is_some() {
+        if self.note.is_some() {
             if_there(fs::remove_file(note_of(&self.path)))?;
         }
         fs::rename(&self.path, &self.target)?;
@@ -167,14 +194,13 @@ impl Partial {
 
     /// Throws the bytes away.
     pub(super) fn discard(mut self) {
-        self.state = None;
-        self.written = 0;
+        self.note = None;
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if self.finished || (self.state.is_some() && self.written > 0) {
+        if self.finished || self.note.as_ref().is_some_and(|note| note.bytes() > 0) {
             return;
         }
         // While it is still locked: nobody else can be at work on it.
@@ -214,7 +240,7 @@ fn open(path: &Path) -> Result<File> {
     }
 }
 
-fn create_folder_of(path: &Path) -> Result<()> {
+pub(super) fn create_folder_of(path: &Path) -> Result<()> {
     let Some(folder) = path.parent() else { return Ok(()) };
     fs::create_dir_all(folder).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => in_the_way(error),
@@ -239,7 +265,7 @@ fn is_still_at(_: &File, _: &Path) -> bool {
     true
 }
 
-fn if_there(done: io::Result<()>) -> Result<()> {
+pub(super) fn if_there(done: io::Result<()>) -> Result<()> {
     match done {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
@@ -247,13 +273,18 @@ fn if_there(done: io::Result<()>) -> Result<()> {
 }
 
 /// Makes a rename durable. Where a folder can't be opened as a file, the system has no such notion.
-fn sync_folder_of(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+pub(super) fn sync_folder_of(path: &Path) -> Result<()> {
     #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
+    File::open(folder_of(path))?.sync_all()?;
     #[cfg(not(unix))]
-    let _ = folder;
+    let _ = path;
     Ok(())
+}
+
+/// The folder that a file is in.
+#[cfg(unix)]
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Brings everything below `folder` to the disk: one call for all files, rather than one for each.
@@ -271,9 +302,16 @@ pub(super) fn sync_all(_: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ETag, ErrorKind};
 
-    fn state(etag: &str) -> Option<State> {
-        Some(State { blob: "memory:/x".into(), etag: ETag(etag.into()), size: 10 })
+    const SIZE: u64 = PART + 10;
+
+    fn state(etag: &str) -> State {
+        State { blob: "memory:/x".into(), etag: ETag(etag.into()), size: SIZE }
+    }
+
+    fn write(partial: &Partial, offset: u64, bytes: impl Into<Bytes>) {
+        partial.write_at(offset, &[bytes.into()]).unwrap();
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -284,30 +322,40 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_the_same_state_are_gone_on_with() {
+    fn parts_of_the_same_state_are_gone_on_with() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("deep/er/x");
-        let mut partial = Partial::open(&target, state("a")).unwrap();
-        partial.write(b"01234").unwrap();
+        let partial = Partial::open_parts(&target, state("a")).unwrap();
+        assert_eq!(partial.missing(), [0, 1]);
+        write(&partial, PART, "0123456789");
+        partial.part_is_written(1).unwrap();
+        write(&partial, 0, "a part of a part does not count");
         drop(partial);
         assert_eq!(names(target.parent().unwrap()), [".x.storage-part", ".x.storage-part.json"]);
-        let mut partial = Partial::open(&target, state("a")).unwrap();
-        assert_eq!(partial.written(), 5);
-        partial.write(b"56789").unwrap();
-        partial.finish(10, Utc::now(), Durable::Now).unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"0123456789");
+        let partial = Partial::open_parts(&target, state("a")).unwrap();
+        assert_eq!((partial.written(), partial.missing()), (10, vec![0]));
+        write(&partial, 0, vec![b'x'; usize::try_from(PART).unwrap()]);
+        partial.part_is_written(0).unwrap();
+        partial.sync_parts().unwrap();
+        partial.finish(SIZE, Utc::now(), Durable::Now).unwrap();
+        assert!(fs::read(&target).unwrap().ends_with(b"xxx0123456789"));
         assert_eq!(names(target.parent().unwrap()), ["x"]);
     }
 
     #[test]
-    fn bytes_of_another_state_are_not() {
+    fn parts_of_another_state_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("x");
-        for next in [state("b"), None] {
-            let mut partial = Partial::open(&target, state("a")).unwrap();
-            partial.write(b"01234").unwrap();
+        let next: [fn(&Path) -> Partial; 2] =
+            [|target| Partial::open_parts(target, state("b")).unwrap(), |target| Partial::open(target).unwrap()];
+        for next in next {
+            let partial = Partial::open_parts(&target, state("a")).unwrap();
+            write(&partial, PART, "0123456789");
+            partial.part_is_written(1).unwrap();
             drop(partial);
-            assert_eq!(Partial::open(&target, next).unwrap().written(), 0);
+            let partial = next(&target);
+            assert_eq!((partial.written(), partial.file.metadata().unwrap().len()), (0, 0));
+            drop(partial);
             assert_eq!(names(folder.path()), [""; 0], "what is empty is not kept");
         }
     }
@@ -316,10 +364,11 @@ mod tests {
     fn two_downloads_do_not_write_one_file() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("x");
-        let first = Partial::open(&target, None).unwrap();
-        assert_eq!(Partial::open(&target, None).unwrap_err().kind(), crate::ErrorKind::Conflict);
+        let first = Partial::open(&target).unwrap();
+        assert_eq!(Partial::open(&target).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(Partial::open_parts(&target, state("a")).unwrap_err().kind(), ErrorKind::Conflict);
         drop(first);
-        Partial::open(&target, None).unwrap();
+        Partial::open(&target).unwrap();
     }
 
     #[test]

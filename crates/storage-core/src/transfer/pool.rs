@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
 use super::meter::Meter;
@@ -16,7 +16,7 @@ pub(super) struct Run {
     pub(super) options: TransferOptions,
     pub(super) meter: Meter,
     /// Bounds the requests that are under way, and the memory that their answers take: a large file's parts share it with other files.
-    pub(super) requests: Semaphore,
+    pub(super) requests: Arc<Semaphore>,
 }
 
 impl Run {
@@ -25,9 +25,15 @@ impl Run {
         Arc::new(Self {
             store: store.clone(),
             options: TransferOptions { parallel, ..options.clone() },
-            meter: Meter::new(options.progress.clone()),
-            requests: Semaphore::new(parallel),
+            meter: Meter::new(options.progress.clone(), options.bytes_per_second),
+            requests: Arc::new(Semaphore::new(parallel)),
         })
+    }
+
+    /// Waits until another request may be under way.
+    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.requests).acquire_owned().await;
+        permit.map_err(|e| Error::internal("the transfer is over").with_source(e))
     }
 }
 
@@ -63,7 +69,7 @@ impl Pool {
 
     async fn settle_next(&mut self) -> Result<()> {
         match self.tasks.join_next().await {
-            Some(done) => self.settle(done.unwrap_or_else(|error| Err(died(error)))),
+            Some(done) => self.settle(done.unwrap_or_else(died)),
             None => Ok(()),
         }
     }
@@ -104,6 +110,7 @@ impl Pool {
     }
 }
 
-fn died(error: JoinError) -> Error {
-    Error::internal("the task that moved a file ended").with_source(error)
+/// What became of a task that panicked, or was broken off.
+pub(super) fn died<T>(error: JoinError) -> Result<T> {
+    Err(Error::internal("the task that moved a file ended").with_source(error))
 }

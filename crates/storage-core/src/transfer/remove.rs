@@ -6,23 +6,30 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::stream::BoxStream;
+
 use super::local::{Links, blocking, file_subject, walk};
 use super::options::{FileAction, FileDone};
-use super::pairs::{Pair, Pairs, remotes};
+use super::pairs::{Listed, Pair, Pairs, remotes};
 use super::pool::{Pool, Run};
-use crate::{BlobPath, Result, ResultExt};
+use crate::{BlobPath, BlobStore, Result, ResultExt};
 
-/// Removes the blobs below `prefix` that are no files below `local`.
-pub(super) async fn blobs_without_file(run: &Arc<Run>, pool: &mut Pool, local: &Path, prefix: Option<&BlobPath>) -> Result<()> {
-    let filter = &run.options.filter;
-    let mut pairs = Pairs::new(walk(local, filter.clone(), Links::Follow), remotes(&run.store, prefix, filter.clone()));
+/// Removes the blobs below `prefix` in `target` that are not among the sources.
+pub(super) async fn blobs_without<L: Listed>(
+    sources: BoxStream<'static, Result<L>>,
+    run: &Arc<Run>,
+    pool: &mut Pool,
+    target: &BlobStore,
+    prefix: Option<&BlobPath>,
+) -> Result<()> {
+    let mut pairs = Pairs::new(sources, remotes(target, prefix, run.options.filter.clone()));
     while let Some(pair) = pairs.next().await? {
         // A folder that can't be read may hold everything: nothing behind it is removed.
-        let Pair::Remote(remote) = pair? else { continue };
-        let run = Arc::clone(run);
+        let Pair::Right(remote) = pair? else { continue };
+        let (dry_run, target) = (run.options.dry_run, target.clone());
         let remove = async move {
-            if !run.options.dry_run {
-                run.store.delete(&remote.meta.path).await?;
+            if !dry_run {
+                target.delete(&remote.meta.path).await?;
             }
             Ok(FileDone { path: remote.relative.into(), action: FileAction::Removed, bytes: 0 })
         };
@@ -36,7 +43,7 @@ pub(super) async fn files_without_blob(run: &Arc<Run>, pool: &mut Pool, local: &
     let filter = &run.options.filter;
     let mut pairs = Pairs::new(walk(local, filter.clone(), Links::Keep), remotes(&run.store, prefix, filter.clone()));
     while let Some(pair) = pairs.next().await? {
-        let Pair::Local(file) = pair? else { continue };
+        let Pair::Left(file) = pair? else { continue };
         let (dry_run, root) = (run.options.dry_run, local.to_owned());
         let remove = async move {
             let path = file.path.clone();

@@ -6,17 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream::{StreamExt, TryStreamExt};
+use futures::stream::StreamExt;
 
 use super::local::{Links, LocalFile, blocking, check_file, file_subject, walk};
 use super::options::{FileAction, FileDone, Skip, TransferOptions, TransferReport};
-use super::pairs::{Pair, Pairs, remotes};
+use super::pairs::{Pair, Pairs, join, remotes};
 use super::pool::{Pool, Run};
-use super::same::same_content;
 use crate::{BlobBody, BlobMeta, BlobPath, BlobStore, Result, ResultExt};
 
 /// Files up to this go up in one piece, read in one go.
-const SMALL: u64 = 256 << 10;
+pub(super) const SMALL: u64 = 256 << 10;
 
 impl Run {
     /// Uploads one file.
@@ -24,12 +23,14 @@ impl Run {
         let owned = local.to_owned();
         let opened = blocking(move || read_or_open(&owned)).await.context("blobs.upload", || file_subject(local))?;
         let (body, counted) = match opened {
-            Opened::Small(bytes) => (BlobBody::Bytes(bytes), false),
-            Opened::Large(file, _) if !self.meter.is_watched() => (BlobBody::File(file), false),
+            Opened::Small(bytes) => {
+                self.meter.pace(bytes.len() as u64).await;
+                (BlobBody::Bytes(bytes), false)
+            }
+            Opened::Large(file, _) if !self.meter.sees_pieces() => (BlobBody::File(file), false),
             Opened::Large(file, size) => {
-                let meter = self.meter.clone();
-                let pieces = crate::blob::file_stream(file, size).inspect_ok(move |piece| meter.moved(piece.len() as u64));
-                (BlobBody::Stream { stream: pieces.boxed(), size: Some(size) }, true)
+                let stream = self.counted(crate::blob::file_stream(file, size));
+                (BlobBody::Stream { stream, size: Some(size) }, true)
             }
         };
         let meta = self.store.put_with(path, body, &self.options.put).await?;
@@ -43,7 +44,7 @@ impl Run {
     async fn upload_listed(&self, file: LocalFile, path: BlobPath, known: Option<BlobMeta>) -> Result<FileDone> {
         let done = |action, bytes| FileDone { path: file.relative.clone(), action, bytes };
         if let Some(known) = known.filter(|known| self.options.skip == Skip::SameContent && known.size == file.size)
-            && same_content(&self.store, &known.path, &file.path).await?
+            && self.same_as_file(&known.path, &file.path).await?
         {
             self.meter.skipped(file.size);
             return Ok(done(FileAction::Skipped, file.size));
@@ -107,15 +108,15 @@ pub(super) async fn folder(
     while let Some(pair) = pairs.next().await? {
         let (file, known) = match pair {
             Ok(Pair::Both(file, remote)) => (file, Some(remote.meta)),
-            Ok(Pair::Local(file)) => (file, None),
-            Ok(Pair::Remote(_)) => continue,
+            Ok(Pair::Left(file)) => (file, None),
+            Ok(Pair::Right(_)) => continue,
             Err(error) => {
                 pool.settle(Err(error))?;
                 continue;
             }
         };
         run.meter.expect(1, file.size);
-        let path = match blob_path(prefix, &file.relative) {
+        let path = match join(prefix, &file.relative) {
             Ok(path) => path,
             Err(error) => {
                 pool.settle(Err(error).context("blobs.upload", || file_subject(&file.path)))?;
@@ -132,14 +133,10 @@ pub(super) async fn folder(
     }
     pool.settle_all().await?;
     if options.delete && pool.report().failed == 0 {
-        super::remove::blobs_without_file(&run, &mut pool, local, prefix).await?;
+        let files = walk(local, options.filter.clone(), Links::Follow);
+        super::remove::blobs_without(files, &run, &mut pool, store, prefix).await?;
     }
     Ok(pool.end())
-}
-
-fn blob_path(prefix: Option<&BlobPath>, relative: &str) -> Result<BlobPath> {
-    let relative = BlobPath::new(relative)?;
-    prefix.map_or_else(|| Ok(relative.clone()), |prefix| prefix.join(&relative))
 }
 
 /// Uploads files one by one named.
