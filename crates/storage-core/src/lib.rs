@@ -23,6 +23,7 @@ mod blob_store;
 mod capability;
 pub mod clock;
 mod consumer;
+pub mod document;
 mod driver;
 mod engine;
 pub mod entity;

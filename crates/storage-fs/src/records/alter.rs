@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::fs;
 
+use storage_core::document::SchemaChanges;
 use storage_core::{Error, Result, SchemaChange, TableName, TableSchema};
 
-use super::table::{Change, SCHEMA, SchemaFile, TABLES, Table, folder, no_table};
+use super::table::{SCHEMA, SchemaFile, TABLES, Table, folder, no_table};
 use super::unique;
 use crate::base::{Base, SCRATCH, TRASH};
 use crate::crash::step;
@@ -34,7 +35,7 @@ pub(super) fn create(base: &Base, schema: &TableSchema) -> Result<bool> {
     let (made, home) = (base.path(SCRATCH).join("table"), base.path(&folder(&schema.name)));
     file::remove_tree(&made)?;
     create_folders(&made, false)?;
-    let schema = SchemaFile { schema: schema.clone(), generation: 0, unique: 0, changes: Vec::new() };
+    let schema = SchemaFile { schema: schema.clone(), unique: 0, changes: SchemaChanges::default() };
     file::write_new(&made.join(SCHEMA), &text(&schema)?, base.durable)?;
     create_folders(&base.path(TABLES), base.durable)?;
     settle(base, &made)?;
@@ -87,7 +88,6 @@ pub(super) fn alter(base: &Base, name: &TableName, change: &SchemaChange) -> Res
     let unique_changes = sets(table.schema()) != sets(&after);
     let reads = unique_changes || change.concerns_records(table.schema());
     let mut file = table.file.clone();
-    file.generation += 1;
     if unique_changes {
         file.unique += 1;
         file::remove_tree(&base.path(&format!("{}/_unique/{}", table.folder, file.unique)))?;
@@ -96,7 +96,7 @@ pub(super) fn alter(base: &Base, name: &TableName, change: &SchemaChange) -> Res
         check_records(base, &table, change, &after, unique_changes.then_some(file.unique))?;
     }
     step();
-    file.changes.push(Change { generation: file.generation, change: change.clone() });
+    file.changes.add(change.clone());
     file.schema = after;
     let path = base.path(&format!("{}/{SCHEMA}", table.folder));
     file::replace(&base.path(SCRATCH).join("schema"), &path, &text(&file)?, base.durable)?;

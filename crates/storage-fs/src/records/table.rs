@@ -1,14 +1,13 @@
 //! Tables and the files of their records.
 //!
-//! `records/<table>/_schema.json` holds the schema and every change there has been. A change rewrites no records: each says which generation
-//! of the schema it was written under, and whoever reads it applies the changes since.
+//! `records/<table>/_schema.json` holds the schema and every [change](storage_core::document) there has been.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use storage_core::{Error, Fields, Key, Record, Result, SchemaChange, TableName, TableSchema, Version};
+use storage_core::document::{Document, DocumentRef, SchemaChanges};
+use storage_core::{Error, Key, Record, Result, TableName, TableSchema};
 
 use crate::base::Base;
 use crate::names;
@@ -16,25 +15,15 @@ use crate::names;
 pub(crate) const TABLES: &str = "records";
 pub(crate) const SCHEMA: &str = "_schema.json";
 
-/// One change of a schema.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Change {
-    /// Records of a generation below this have it still before them.
-    pub(crate) generation: u64,
-    pub(crate) change: SchemaChange,
-}
-
 /// What `_schema.json` holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SchemaFile {
     pub(crate) schema: TableSchema,
-    #[serde(default)]
-    pub(crate) generation: u64,
     /// Which folder below `_unique` is the index of unique values.
     #[serde(default)]
     pub(crate) unique: u64,
-    #[serde(default)]
-    pub(crate) changes: Vec<Change>,
+    #[serde(flatten)]
+    pub(crate) changes: SchemaChanges,
 }
 
 #[derive(Debug)]
@@ -71,29 +60,16 @@ impl Table {
     }
 
     pub(crate) fn encode(&self, record: &Record) -> Result<Vec<u8>> {
-        let stored = StoredRef {
-            key: &record.key,
-            version: record.version,
-            updated_at: record.updated_at,
-            expires_at: record.expires_at,
-            generation: self.file.generation,
-            fields: &record.fields,
-        };
-        let mut text = serde_json::to_vec_pretty(&stored)?;
+        let mut text = serde_json::to_vec_pretty(&DocumentRef::new(record, &self.file.changes))?;
         text.push(b'\n');
         Ok(text)
     }
 
     /// The record in a file: any JSON that has the shape of one.
     pub(crate) fn decode(&self, base: &Base, path: &str, bytes: &[u8]) -> Result<Record> {
-        let stored: Stored =
+        let document: Document =
             serde_json::from_slice(bytes).map_err(|e| base.corrupt(path, format_args!("this is not a record: {e}")))?;
-        let mut fields = stored.fields;
-        for change in self.file.changes.iter().filter(|change| change.generation > stored.generation) {
-            change.change.carry_fields(&mut fields);
-        }
-        let Stored { key, version, updated_at, expires_at, .. } = stored;
-        Ok(Record { key, version, updated_at, expires_at, fields })
+        Ok(document.into_record(&self.file.changes))
     }
 
     /// The record of `key`, which must be what its file says.
@@ -104,35 +80,6 @@ impl Table {
         }
         Ok(record)
     }
-}
-
-#[derive(Serialize)]
-struct StoredRef<'a> {
-    key: &'a Key,
-    version: Version,
-    updated_at: DateTime<Utc>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<DateTime<Utc>>,
-    #[serde(skip_serializing_if = "is_first")]
-    generation: u64,
-    fields: &'a Fields,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-fn is_first(generation: &u64) -> bool {
-    *generation == 0
-}
-
-#[derive(Deserialize)]
-struct Stored {
-    key: Key,
-    version: Version,
-    updated_at: DateTime<Utc>,
-    #[serde(default)]
-    expires_at: Option<DateTime<Utc>>,
-    #[serde(default)]
-    generation: u64,
-    fields: Fields,
 }
 
 /// The tables that this process has read, good for one structure of the store.

@@ -2,12 +2,13 @@
 
 use futures::stream::TryStreamExt as _;
 use serde_json::json;
+use storage_core::document::SchemaChanges;
 use storage_core::{Clock, Error, Filter, Result, SchemaChange, TableName, TableSchema};
 use uuid::Uuid;
 
 use super::objects::Objects;
 use super::read;
-use super::table::{Change, DATA, TABLES, Table, TableObject, no_table, path};
+use super::table::{DATA, TABLES, Table, TableObject, no_table, path};
 
 /// Says which folders of dropped tables are still to be emptied.
 const DROPPED: &str = "dropped";
@@ -46,7 +47,7 @@ pub(super) async fn create(objects: &Objects, schema: &TableSchema) -> Result<bo
         tidy(objects).await;
         let name = schema.name.as_str().to_ascii_lowercase();
         let folder = format!("{name}-{:08x}", Uuid::new_v4().as_fields().0);
-        let object = TableObject { schema: schema.clone(), folder, expiring: false, generation: 0, changes: Vec::new() };
+        let object = TableObject { schema: schema.clone(), folder, expiring: false, changes: SchemaChanges::default() };
         if objects.put(&path(&schema.name), text(&object)?, None).await? {
             return Ok(true);
         }
@@ -68,7 +69,7 @@ pub(super) async fn alter(objects: &Objects, clock: &Clock, name: &TableName, ch
         let table = there(objects, name).await?.ok_or_else(|| no_table(name))?;
         let after = change.apply(table.schema())?;
         super::check_offers(&after)?;
-        if table.object.changes.len() >= MAX_CHANGES {
+        if table.object.changes.count() >= MAX_CHANGES {
             return Err(Error::unsupported(format!(
                 "table `{name}` was changed {MAX_CHANGES} times: copy it to a new one, where its records are as they are now"
             )));
@@ -82,8 +83,7 @@ pub(super) async fn alter(objects: &Objects, clock: &Clock, name: &TableName, ch
             .await?;
         }
         let mut object = table.object.clone();
-        object.generation += 1;
-        object.changes.push(Change { generation: object.generation, change: change.clone() });
+        object.changes.add(change.clone());
         object.schema = after;
         if objects.put(&path(name), text(&object)?, Some(&table.etag)).await? {
             return Ok(());

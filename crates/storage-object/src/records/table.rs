@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use storage_core::{ETag, Error, Fields, Key, Record, Result, SchemaChange, TableName, TableSchema, Version};
+use storage_core::document::{Document, DocumentRef, SchemaChanges};
+use storage_core::{ETag, Error, Key, Record, Result, TableName, TableSchema};
 use uuid::Uuid;
 
 use super::names;
@@ -18,14 +18,6 @@ pub(super) const DATA: &str = "data";
 /// More tables than this are not remembered.
 const MAX_KNOWN: usize = 1_000;
 
-/// One change of a schema.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Change {
-    /// Records of a generation below this have it still before them.
-    pub(super) generation: u64,
-    pub(super) change: SchemaChange,
-}
-
 /// What the object of a table holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct TableObject {
@@ -35,10 +27,8 @@ pub(super) struct TableObject {
     /// True where records that expire may be among them: then a record has to be read to know that it is there.
     #[serde(default)]
     pub(super) expiring: bool,
-    #[serde(default)]
-    pub(super) generation: u64,
-    #[serde(default)]
-    pub(super) changes: Vec<Change>,
+    #[serde(flatten)]
+    pub(super) changes: SchemaChanges,
 }
 
 /// One state of a table.
@@ -80,65 +70,37 @@ impl Table {
     }
 
     pub(super) fn encode(&self, record: &Record, write: Uuid) -> Result<Vec<u8>> {
-        let mut text = serde_json::to_vec(&StoredRef {
-            key: &record.key,
-            version: record.version,
-            updated_at: record.updated_at,
-            expires_at: record.expires_at,
-            generation: self.object.generation,
-            write,
-            fields: &record.fields,
-        })?;
+        let mut text = serde_json::to_vec(&StoredRef { document: DocumentRef::new(record, &self.object.changes), write })?;
         text.push(b'\n');
         Ok(text)
     }
 
     /// The record in an object, and the mark of the commit that wrote it.
     pub(super) fn decode(&self, objects: &Objects, path: &str, bytes: &[u8]) -> Result<(Record, Option<Uuid>)> {
-        let stored: Stored = objects.parse(path, bytes, "a record")?;
-        let Stored { key, version, updated_at, expires_at, generation, write, mut fields } = stored;
-        for change in self.object.changes.iter().filter(|change| change.generation > generation) {
-            change.change.carry_fields(&mut fields);
+        let Stored { document, write } = objects.parse(path, bytes, "a record")?;
+        let record = document.into_record(&self.object.changes);
+        if self.path(&record.key) != path {
+            return Err(objects.corrupt(path, format_args!("it holds the record `{}`, which belongs elsewhere", record.key)));
         }
-        if self.path(&key) != path {
-            return Err(objects.corrupt(path, format_args!("it holds the record `{key}`, which belongs elsewhere")));
-        }
-        Ok((Record { key, version, updated_at, expires_at, fields }, write))
+        Ok((record, write))
     }
 }
 
 /// What the object of a record holds.
 #[derive(Serialize)]
 struct StoredRef<'a> {
-    key: &'a Key,
-    version: Version,
-    updated_at: DateTime<Utc>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<DateTime<Utc>>,
-    #[serde(skip_serializing_if = "is_first")]
-    generation: u64,
+    #[serde(flatten)]
+    document: DocumentRef<'a>,
     write: Uuid,
-    fields: &'a Fields,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-fn is_first(generation: &u64) -> bool {
-    *generation == 0
 }
 
 /// The same, also as a person may have written it.
 #[derive(Deserialize)]
 struct Stored {
-    key: Key,
-    version: Version,
-    updated_at: DateTime<Utc>,
-    #[serde(default)]
-    expires_at: Option<DateTime<Utc>>,
-    #[serde(default)]
-    generation: u64,
+    #[serde(flatten)]
+    document: Document,
     #[serde(default)]
     write: Option<Uuid>,
-    fields: Fields,
 }
 
 /// The tables as they were last seen. A guess of where records are, to be held against the table's object in the same call: others may have changed it.
