@@ -39,6 +39,11 @@ pub trait Harness: Send + Sync {
         ""
     }
 
+    /// True where a query takes a request to a server for each record that it looks at: cases that ask for each of many values ask for some of them.
+    fn few_queries(&self) -> bool {
+        false
+    }
+
     /// A place that can't be reached or can't be used: a closed port, a missing folder, wrong credentials.
     async fn broken_place(&self) -> Result<Option<Place>> {
         Ok(None)
@@ -104,6 +109,7 @@ pub struct DriverHarness<D> {
     manual_clock: bool,
     survives_close: bool,
     refused_in_paths: &'static str,
+    few_queries: bool,
 }
 
 impl<D: Driver> DriverHarness<D> {
@@ -117,6 +123,7 @@ impl<D: Driver> DriverHarness<D> {
             manual_clock: false,
             survives_close: true,
             refused_in_paths: "",
+            few_queries: false,
         }
     }
 
@@ -145,6 +152,13 @@ impl<D: Driver> DriverHarness<D> {
     #[must_use]
     pub fn refused_in_paths(mut self, characters: &'static str) -> Self {
         self.refused_in_paths = characters;
+        self
+    }
+
+    /// See [`Harness::few_queries`].
+    #[must_use]
+    pub fn few_queries(mut self) -> Self {
+        self.few_queries = true;
         self
     }
 
@@ -187,6 +201,10 @@ impl<D: Driver> Harness for DriverHarness<D> {
 
     fn refused_in_paths(&self) -> &str {
         self.refused_in_paths
+    }
+
+    fn few_queries(&self) -> bool {
+        self.few_queries
     }
 
     async fn broken_place(&self) -> Result<Option<Place>> {

@@ -1,4 +1,4 @@
-//! Each service against the definition of the traits.
+//! Each service against the definition of the traits: blobs, and the records on them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -7,56 +7,26 @@ mod common;
 #[path = "gcs_fake/mod.rs"]
 mod fake;
 
-use common::{Server, s3_options};
+use common::services::{azurite, moto, seaweedfs};
 use storage_conformance::{DriverHarness, Place};
 use storage_core::DriverConfig;
-use storage_object::{AzureDriver, GcsDriver, S3Driver};
+use storage_object::GcsDriver;
 
-/// `base`: what a place's unique name is put behind: a bucket for each, or a prefix for each in one bucket.
-fn s3(server: Server, base: &'static str, options: &'static str) -> DriverHarness<S3Driver> {
-    let address = server.address();
-    let unavailable = address.as_ref().err().cloned();
-    let endpoint = address.unwrap_or_default();
-    let place = move || {
-        let mut place = Place::unique_name(base);
-        let url = place.config.url.clone().unwrap_or_default();
-        place.config = DriverConfig::from_url(&format!("{url}?{}{options}", s3_options(&endpoint)));
-        Ok(place)
+/// The suites of a service.
+macro_rules! test_service {
+    ($name:ident, $harness:expr) => {
+        mod $name {
+            use super::*;
+            storage_conformance::test_blobs!($harness);
+            storage_conformance::test_records!($harness);
+            storage_conformance::test_transactions!($harness);
+        }
     };
-    // Nothing listens on port 1.
-    let broken = || Ok(Place::url(&format!("s3://nowhere?{}", s3_options("http://127.0.0.1:1"))));
-    DriverHarness::new(S3Driver, place).broken(broken).unavailable(unavailable)
 }
 
-// One bucket: each new one makes SeaweedFS set aside disk space.
-mod s3_seaweedfs {
-    use super::*;
-    storage_conformance::test_blobs!(s3(Server::SeaweedFs, "s3://conformance/", "&dialect=seaweedfs").refused_in_paths("\\"));
-}
-
-mod s3_moto {
-    use super::*;
-    storage_conformance::test_blobs!(s3(Server::Moto, "s3://", ""));
-}
-
-fn azure() -> DriverHarness<AzureDriver> {
-    let address = Server::Azurite.address();
-    let unavailable = address.as_ref().err().cloned();
-    let endpoint = address.unwrap_or_default();
-    let place = move || {
-        let mut place = Place::unique_name("az://");
-        let url = place.config.url.clone().unwrap_or_default();
-        place.config = DriverConfig::from_url(&format!("{url}/some/prefix?emulator=true&endpoint={endpoint}"));
-        Ok(place)
-    };
-    let broken = || Ok(Place::url("az://nowhere?emulator=true&endpoint=http://127.0.0.1:1"));
-    DriverHarness::new(AzureDriver, place).broken(broken).unavailable(unavailable)
-}
-
-mod azure_azurite {
-    use super::*;
-    storage_conformance::test_blobs!(azure().refused_in_paths("\\"));
-}
+test_service!(s3_seaweedfs, seaweedfs());
+test_service!(s3_moto, moto());
+test_service!(azure_azurite, azurite());
 
 /// Google Cloud Storage, of which there is a fake alone.
 fn gcs() -> DriverHarness<GcsDriver> {
@@ -72,10 +42,7 @@ fn gcs() -> DriverHarness<GcsDriver> {
         place.config = with("gs://nowhere", "http://127.0.0.1:1");
         Ok(place)
     };
-    DriverHarness::new(GcsDriver, place).broken(broken)
+    DriverHarness::new(GcsDriver, place).broken(broken).manual_clock()
 }
 
-mod gcs_fake {
-    use super::*;
-    storage_conformance::test_blobs!(gcs());
-}
+test_service!(gcs_fake, gcs());

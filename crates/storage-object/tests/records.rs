@@ -1,8 +1,12 @@
-//! Records on blobs against the definition of the traits, on every kind of blobs there is.
+//! Records on blobs against the definition of the traits, on the blobs of other crates; on services `conformance` runs the suites. And against the
+//! model, on all.
+
+mod common;
 
 use std::path::Path;
 
 use async_trait::async_trait;
+use common::services;
 use storage_conformance::{DriverHarness, Harness, Place};
 use storage_core::{Backends, DriverConfig, Result};
 use storage_fs::FsDriver;
@@ -41,6 +45,11 @@ impl<H: Harness> Harness for OnBlobs<H> {
     }
 }
 
+/// Compares with the model.
+fn agree(harness: &dyn Harness, operations: usize) {
+    storage_conformance::model::compare_with_memory(harness, operations, 1);
+}
+
 /// The suites and the model on the blobs of a harness.
 macro_rules! test_on {
     ($name:ident, $operations:expr, $harness:expr) => {
@@ -52,7 +61,7 @@ macro_rules! test_on {
 
             #[test]
             fn agrees_with_the_model() {
-                storage_conformance::model::compare_with_memory(&OnBlobs($harness), $operations, 1);
+                agree(&OnBlobs($harness), $operations);
             }
         }
     };
@@ -72,3 +81,21 @@ test_on!(
     2_000,
     DriverHarness::new(FsDriver, || Place::in_folder(folder)).broken(|| Ok(Place::url("file:///dev/null/store")))
 );
+
+/// Each operation is a few requests: fewer of them than where it is none.
+const ON_A_SERVICE: usize = 400;
+
+#[test]
+fn seaweedfs_agrees_with_the_model() {
+    agree(&services::seaweedfs(), ON_A_SERVICE);
+}
+
+#[test]
+fn moto_agrees_with_the_model() {
+    agree(&services::moto(), ON_A_SERVICE);
+}
+
+#[test]
+fn azurite_agrees_with_the_model() {
+    agree(&services::azurite(), ON_A_SERVICE);
+}

@@ -25,6 +25,9 @@ fn keys() -> Vec<String> {
     keys
 }
 
+/// Of so many values, one is asked for where queries are dear.
+const SOME: usize = 32;
+
 /// Every key is a record of its own, whatever characters it has: it is written, read, found, changed and removed under it, and no other.
 pub async fn odd_keys(h: &dyn Harness) -> CaseResult {
     let t = Table::open(h).await?;
@@ -34,14 +37,23 @@ pub async fn odd_keys(h: &dyn Harness) -> CaseResult {
     }
     for (n, key) in keys.iter().enumerate() {
         assert_eq!(t.value(key.as_str()).await?, json!({"n": n}), "{key:?}");
-        assert_eq!(t.matching(Filter::eq("id", key.as_str())?).await?, std::slice::from_ref(key));
+        if asks(h, n) {
+            assert_eq!(t.matching(Filter::eq("id", key.as_str())?).await?, std::slice::from_ref(key));
+        }
     }
     assert_eq!(t.keys(t.query().limit(7)).await?, keys, "in bytewise order");
     for (n, key) in keys.iter().enumerate().filter(|(n, _)| n % 2 == 0) {
         assert!(t.delete(key.as_str()).await?, "{key:?}");
-        assert_eq!(t.count().await?, (keys.len() - n / 2 - 1) as u64, "after the delete of {key:?}");
+        if asks(h, n) {
+            assert_eq!(t.count().await?, (keys.len() - n / 2 - 1) as u64, "after the delete of {key:?}");
+        }
     }
+    assert_eq!(t.count().await?, (keys.len() / 2) as u64);
     Ok(())
+}
+
+fn asks(h: &dyn Harness, n: usize) -> bool {
+    !h.few_queries() || n.is_multiple_of(SOME)
 }
 
 /// Keys that differ in letter case alone are different, and come in bytewise order.
@@ -155,7 +167,7 @@ pub async fn odd_values(h: &dyn Harness) -> CaseResult {
     let t = Table::new(h, open_schema().column("c", ColumnType::Text)).await?;
     let values = keys();
     t.put_all(values.iter().enumerate().map(|(n, value)| (format!("{n:03}"), json!({"c": value, "free": value})))).await?;
-    for (n, value) in values.iter().enumerate() {
+    for (n, value) in values.iter().enumerate().filter(|(n, _)| asks(h, *n)) {
         for column in ["c", "free"] {
             assert_eq!(t.matching(Filter::eq(column, value.as_str())?).await?, [format!("{n:03}")], "{column} = {value:?}");
         }

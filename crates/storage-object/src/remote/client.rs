@@ -20,6 +20,9 @@ use crate::records;
 const SILENCE: Duration = Duration::from_secs(30);
 /// Within that: how long connecting may take.
 const CONNECTING: Duration = Duration::from_secs(5);
+/// How long a connection that nobody uses is kept. Servers close theirs after 5 seconds and more, and a request that goes out at that moment is lost;
+/// nobody here sends it again.
+const IDLE: Duration = Duration::from_secs(4);
 const DEFAULT_PART_MIB: u64 = 8;
 /// S3's smallest part.
 const SMALLEST_PART_MIB: u64 = 5;
@@ -76,6 +79,7 @@ impl Shared {
             // A limit on the whole request would cut off large downloads; silence is what tells a dead connection.
             .with_timeout_disabled()
             .with_read_timeout(silence)
+            .with_pool_idle_timeout(IDLE)
             .with_connect_timeout(silence.min(CONNECTING));
         if let Some(idle) = config.pool_size {
             options = options.with_pool_max_idle_per_host(usize::try_from(idle).unwrap_or(usize::MAX));

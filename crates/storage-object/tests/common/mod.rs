@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod services;
+
 /// Key and secret that every server for tests is started with.
 pub(crate) const KEY: &str = "storagetest";
 pub(crate) const SECRET: &str = "storagetestsecret";
