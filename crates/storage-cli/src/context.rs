@@ -84,15 +84,15 @@ impl Context {
         self.storage().await?.blobs().await
     }
 
-    /// The blobs that a URL names, whatever is configured. The same URL is opened once.
-    pub(crate) async fn blobs_at(&self, url: &str) -> Result<BlobStore, Error> {
+    /// The blobs that a URL names, whatever is configured. The same URL is opened once. Without `create`, what isn't there is an error.
+    pub(crate) async fn blobs_at(&self, url: &str, create: bool) -> Result<BlobStore, Error> {
         let mut elsewhere = self.elsewhere.lock().await;
         if let Some(storage) = elsewhere.get(url) {
             return storage.blobs().await;
         }
         // The options apart, so that those that name a variable (`secret_key_env`) are read from it.
         let DriverConfig { url: address, options, .. } = DriverConfig::from_url(url);
-        let blobs = json!({"url": address, "options": options});
+        let blobs = json!({"url": address, "options": options, "auto_create": create});
         let storage = Storage::builder().no_file().no_env().set("blobs", blobs).called("the URL").plan()?;
         let blobs = storage.blobs().await;
         elsewhere.insert(url.to_owned(), storage);

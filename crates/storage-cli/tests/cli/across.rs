@@ -43,6 +43,9 @@ fn two_stores_are_synced() {
     assert_eq!(sandbox.json1(&["blob", "sync", &to, "blob:"])["files"], 3);
     assert!(sandbox.path("storage-blobs").exists());
     sandbox.fails(3, &["blob", "sync", &format!("{one}#none"), &to, "--delete"]);
+    let typo = sandbox.run(&["blob", "sync", &url(&sandbox, "typo"), "back"]);
+    assert!(typo.code != Some(0) && !sandbox.path("typo").exists(), "reading creates nothing: {}", typo.stderr);
+    assert!(sandbox.fails(2, &["blob", "sync", "data", "file:x"]).contains("file://"));
     sandbox.fails(2, &["blob", "sync", "data", "back"]);
     sandbox.fails(2, &["blob", "sync", "data", "nonsense://x"]);
     sandbox.fails(2, &["blob", "sync", "data", &format!("{other}?no_such_option=1")]);

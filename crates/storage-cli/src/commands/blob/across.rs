@@ -22,10 +22,10 @@ pub(crate) async fn copy(
     context: &Context,
 ) -> Result<(), Failure> {
     let (out, started) = (&context.out, Instant::now());
-    let target = to.open(context).await?;
+    let target = to.open_target(context).await?;
     let mut sources = Vec::new();
     for place in from {
-        let blobs = place.open(context).await?;
+        let blobs = place.open_source(context).await?;
         let source = Source::find(&place.path, &blobs).await?;
         if let (Source::Below(path), false) = (&source, args.recursive) {
             let path = path.as_ref().map_or("/", |path| path.as_str());

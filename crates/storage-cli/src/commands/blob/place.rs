@@ -1,8 +1,9 @@
 //! Where blobs are: in the configured store, in another that a URL names, or in a local folder.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use storage_core::{BlobStore, DriverConfig, Error, Result, url_scheme};
+use storage_core::{BlobStore, Driver, DriverConfig, Error, Result, url_scheme};
 use storage_facade::Registry;
 
 use crate::context::Context;
@@ -32,10 +33,21 @@ pub(crate) enum Side {
 
 impl Side {
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        match text.starts_with(CONFIGURED) || is_url(text) {
-            true => Place::parse(text).map(Self::Blobs),
-            false => Ok(Self::Folder(PathBuf::from(text))),
+        if text.starts_with(CONFIGURED) || is_url(text) {
+            return Place::parse(text).map(Self::Blobs);
         }
+        check_slashes(text, "./")?;
+        Ok(Self::Folder(PathBuf::from(text)))
+    }
+}
+
+/// `s3:bucket` would be a folder or a blob of this name, which hardly anybody means.
+fn check_slashes(text: &str, otherwise: &str) -> Result<()> {
+    match url_scheme(text) {
+        Some(scheme) if driver_of(scheme).is_some() => Err(Error::invalid(format!(
+            "`{scheme}:` without slashes: a store is written {scheme}://…, and what is really called so {otherwise}{scheme}:…"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -46,8 +58,12 @@ fn is_url(text: &str) -> bool {
 impl Place {
     /// A path in the configured store, with `blob:` before it or without, or a URL.
     pub(crate) fn parse(text: &str) -> Result<Self> {
+        if let Some(path) = text.strip_prefix(CONFIGURED) {
+            return Ok(Self { url: None, path: path.to_owned() });
+        }
         if !is_url(text) {
-            return Ok(Self { url: None, path: text.strip_prefix(CONFIGURED).unwrap_or(text).to_owned() });
+            check_slashes(text, CONFIGURED)?;
+            return Ok(Self { url: None, path: text.to_owned() });
         }
         let (address, options) = text.split_once('?').map_or((text, ""), |(address, options)| (address, options));
         let (options, behind) = options.split_once('#').map_or((options, None), |(options, path)| (options, Some(path)));
@@ -69,20 +85,33 @@ impl Place {
         self.url.is_some()
     }
 
-    pub(crate) async fn open(&self, context: &Context) -> Result<BlobStore> {
+    /// To write to it: what is missing is created. To be opened before what is read, which may be in the same store.
+    pub(crate) async fn open_target(&self, context: &Context) -> Result<BlobStore> {
+        self.open(true, context).await
+    }
+
+    /// To read from it: a mistyped URL creates nothing.
+    pub(crate) async fn open_source(&self, context: &Context) -> Result<BlobStore> {
+        self.open(false, context).await
+    }
+
+    async fn open(&self, create: bool, context: &Context) -> Result<BlobStore> {
         match &self.url {
             None => context.blobs().await,
-            Some(url) => context.blobs_at(url).await,
+            Some(url) => context.blobs_at(url, create).await,
         }
     }
 }
 
+fn driver_of(scheme: &str) -> Option<Arc<dyn Driver>> {
+    let registry = Registry::default();
+    registry.drivers().find(|driver| driver.surfaces().blobs && driver.schemes().contains(&scheme)).cloned()
+}
+
 /// True for services whose URLs name a bucket, and a path in it.
 fn is_bucket(address: &str) -> bool {
-    let Some(scheme) = url_scheme(address) else { return false };
-    let registry = Registry::default();
-    let driver = registry.drivers().find(|driver| driver.schemes().contains(&scheme));
-    driver.is_some_and(|driver| driver.surfaces().blobs && driver.is_remote(&DriverConfig::from_url(address)))
+    let driver = url_scheme(address).and_then(driver_of);
+    driver.is_some_and(|driver| driver.is_remote(&DriverConfig::from_url(address)))
 }
 
 /// The URL of the bucket alone, so that all paths in it are of one store, and the path.
@@ -102,7 +131,7 @@ mod tests {
 
     #[test]
     fn places_are_told_from_folders() {
-        for folder in ["./a", "/a", "a", "a:b", "C:\\a", "./s3://x", "file:x", ""] {
+        for folder in ["./a", "/a", "a", "a:b", "C:\\a", "./s3://x", "./file:x", "nonsense:x", ""] {
             assert_eq!(Side::parse(folder).unwrap(), Side::Folder(folder.into()));
         }
         assert_eq!(Side::parse("blob:").unwrap(), Side::Blobs(place(None, "")));
@@ -129,5 +158,7 @@ mod tests {
             assert_eq!(Place::parse(text).unwrap(), place(Some(url), path), "{text}");
         }
         assert!(Place::parse("file:///a#b?c#d").is_err());
+        assert!(Place::parse("file:x").is_err() && Side::parse("file:x").is_err());
+        assert_eq!(Place::parse("blob:file:x").unwrap(), place(None, "file:x"));
     }
 }

@@ -57,14 +57,16 @@ pub(crate) async fn sync(args: SyncArgs, context: &Context) -> Result<(), Failur
     let work = async {
         match (Side::parse(&args.from)?, Side::parse(&args.to)?) {
             (Side::Folder(folder), Side::Blobs(to)) => {
-                to.open(context).await?.upload_dir(folder, prefix_of(&to.path)?.as_ref(), &options).await
+                to.open_target(context).await?.upload_dir(folder, prefix_of(&to.path)?.as_ref(), &options).await
             }
             (Side::Blobs(from), Side::Folder(folder)) => {
-                let report = from.open(context).await?.download_dir(prefix_of(&from.path)?.as_ref(), folder, &options).await?;
+                let report =
+                    from.open_source(context).await?.download_dir(prefix_of(&from.path)?.as_ref(), folder, &options).await?;
                 something(report, &args.from)
             }
             (Side::Blobs(from), Side::Blobs(to)) => {
-                let (source, target) = (from.open(context).await?, to.open(context).await?);
+                let target = to.open_target(context).await?;
+                let source = from.open_source(context).await?;
                 let (from, to) = (prefix_of(&from.path)?, prefix_of(&to.path)?);
                 let report = source.copy_dir_to(from.as_ref(), &target, to.as_ref(), &options).await?;
                 something(report, &args.from)
