@@ -236,9 +236,32 @@ async fn what_cannot_be_read_is_named() {
     let not_a_file = store.upload_file(folder.path(), "x").await.unwrap_err();
     assert_eq!(not_a_file.kind(), ErrorKind::InvalidInput);
     assert!(!store.exists(&path("x")).await.unwrap());
+    let file = folder.path().join("a file");
+    std::fs::write(&file, "x").unwrap();
+    let not_a_folder = store.upload_dir(&file, None, &TransferOptions::default()).await.unwrap_err();
+    assert_eq!(not_a_folder.kind(), ErrorKind::InvalidInput, "{not_a_folder}");
+    std::fs::remove_file(&file).unwrap();
     let gone = store.download_file("x", folder.path().join("x")).await.unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_while_it_goes_up_is_an_error() {
+    let (store, _, _) = Breaking::in_memory();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("log");
+    std::fs::write(&file, content(3 << 20, 1)).unwrap();
+    let cut = std::fs::File::options().write(true).open(&file).unwrap();
+    let progress = move |progress: Progress| {
+        if progress.bytes > 0 {
+            cut.set_len(1 << 20).unwrap();
+        }
+    };
+    let options = TransferOptions { progress: Some(Arc::new(progress)), ..TransferOptions::default() };
+    let error = store.upload_file_with(&file, "log", &options).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Conflict && error.to_string().contains("shorter"), "{error}");
+    assert!(!store.exists(&path("log")).await.unwrap());
 }
 
 #[tokio::test]

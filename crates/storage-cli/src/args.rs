@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -114,6 +115,20 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write it like 30s, 5m or 1h 30m"))
 }
 
+/// Reads `512K`, `10M`, `1G`: bytes, in steps of 1,024.
+pub(crate) fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err("write it like 512K, 10M or 1G: bytes a second".into()),
+    };
+    let rate = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(1 << shift)).and_then(NonZeroU64::new);
+    rate.ok_or_else(|| "a whole number above 0, like 512K, 10M or 1G: bytes a second".into())
+}
+
 fn env_prefix(text: &str) -> Result<String, String> {
     let good = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && text.ends_with('_') && text.len() > 1;
     if good { Ok(text.to_owned()) } else { Err("a prefix is letters, digits and `_`, and ends with `_`: OMNIQ_".into()) }
@@ -136,6 +151,15 @@ mod tests {
     #[test]
     fn the_command_line_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn rates_are_bytes_a_second() {
+        let rate = |text| rate(text).map(NonZeroU64::get);
+        assert_eq!((rate("1000"), rate("512k"), rate("10M"), rate("1GiB")), (Ok(1000), Ok(512 << 10), Ok(10 << 20), Ok(1 << 30)));
+        for bad in ["", "0", "M", "1.5M", "-1", "10X", "10Mbit", "99999999999G", "ü"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

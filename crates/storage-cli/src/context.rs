@@ -1,10 +1,12 @@
 //! What every command has at hand: the stores, the output, the signals.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use storage_core::{BlobStore, Error, QueueStore, RecordStore};
+use serde_json::json;
+use storage_core::{BlobStore, DriverConfig, Error, QueueStore, RecordStore};
 use storage_facade::Storage;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::args::Global;
 use crate::exit::Failure;
@@ -18,11 +20,19 @@ pub(crate) struct Context {
     pub(crate) signals: Signals,
     global: Global,
     storage: OnceCell<Storage>,
+    /// Other stores, by their URLs.
+    elsewhere: Mutex<BTreeMap<String, Storage>>,
 }
 
 impl Context {
     pub(crate) fn new(global: &Global, signals: Signals) -> Self {
-        Self { out: Arc::new(Out::new(global)), signals, global: global.clone(), storage: OnceCell::new() }
+        Self {
+            out: Arc::new(Out::new(global)),
+            signals,
+            global: global.clone(),
+            storage: OnceCell::new(),
+            elsewhere: Mutex::default(),
+        }
     }
 
     /// How much is said besides the output.
@@ -74,10 +84,26 @@ impl Context {
         self.storage().await?.blobs().await
     }
 
-    pub(crate) async fn close(&self) -> Result<(), Failure> {
-        match self.storage.get() {
-            Some(storage) => Ok(storage.close().await?),
-            None => Ok(()),
+    /// The blobs that a URL names, whatever is configured. The same URL is opened once. Without `create`, what isn't there is an error.
+    pub(crate) async fn blobs_at(&self, url: &str, create: bool) -> Result<BlobStore, Error> {
+        let mut elsewhere = self.elsewhere.lock().await;
+        if let Some(storage) = elsewhere.get(url) {
+            return storage.blobs().await;
         }
+        // The options apart, so that those that name a variable (`secret_key_env`) are read from it.
+        let DriverConfig { url: address, options, .. } = DriverConfig::from_url(url);
+        let blobs = json!({"url": address, "options": options, "auto_create": create});
+        let storage = Storage::builder().no_file().no_env().set("blobs", blobs).called("the URL").plan()?;
+        let blobs = storage.blobs().await;
+        elsewhere.insert(url.to_owned(), storage);
+        blobs
+    }
+
+    pub(crate) async fn close(&self) -> Result<(), Failure> {
+        let mut outcome = Ok(());
+        for storage in self.elsewhere.lock().await.values().chain(self.storage.get()) {
+            outcome = outcome.and(storage.close().await);
+        }
+        Ok(outcome?)
     }
 }

@@ -1,6 +1,7 @@
 //! The command as people and scripts use it: the real binary, in a folder of its own, with a clean environment.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod across;
 mod blobs;
 mod check;
 mod crash;

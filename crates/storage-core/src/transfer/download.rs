@@ -106,6 +106,9 @@ impl Run {
         parts.start(*first, Some((permit, read))).await?;
         for part in others {
             parts.start(*part, None).await?;
+            if parts.has_failed() {
+                break;
+            }
         }
         match parts.end().await? {
             (partial, None) => Ok(partial),

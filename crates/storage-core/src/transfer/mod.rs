@@ -142,7 +142,7 @@ impl BlobStore {
     /// pipe, a socket or a device is an error of this file, and so is a name that is not UTF-8 or can't be part of a blob path.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound): no such folder; those of the first file that fails, unless
+    /// [`NotFound`](ErrorKind::NotFound): no such folder; [`InvalidInput`](ErrorKind::InvalidInput): it is a file; those of the first file that fails, unless
     /// [`keep_going`](TransferOptions::keep_going).
     pub async fn upload_dir(
         &self,
@@ -152,7 +152,12 @@ impl BlobStore {
     ) -> Result<TransferReport> {
         let local = local.as_ref();
         let owned = local.to_owned();
-        let opened = blocking(move || Ok(std::fs::read_dir(&owned).map(drop)?));
+        let opened = blocking(move || match std::fs::read_dir(&owned) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+                Err(Error::invalid("it is a file, not a folder").with_source(error))
+            }
+            opened => Ok(opened.map(drop)?),
+        });
         opened.await.context("blobs.upload", || format!("folder {}", local.display()))?;
         upload::folder(self, local, prefix, options).await
     }

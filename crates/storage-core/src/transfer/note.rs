@@ -10,7 +10,7 @@
 //! another start it is the `s` that count.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,6 +24,9 @@ use crate::{ETag, Result};
 pub(super) const PART: u64 = 8 << 20;
 /// A blob of more parts than that, 128 TiB, is fetched in one request as well: the marks are held in memory.
 const MAX_PARTS: u64 = 1 << 24;
+
+/// The longest first line: paths and marks are far shorter.
+const MAX_LINE: u64 = 64 << 10;
 
 const MISSING: u8 = b'.';
 const WRITTEN: u8 = b'w';
@@ -100,7 +103,7 @@ impl Note {
     /// the caller's alone.
     pub(super) fn open(path: &Path, state: State, have: u64) -> Result<Self> {
         let header = Header::of(&state);
-        let found = fs::read(path).ok();
+        let found = read(path, &state).ok();
         let marks = found.as_deref().and_then(|found| marks_of(found, &header, have));
         let line = header.line()?;
         let go_on = marks.is_some() && found.is_some_and(|found| found.starts_with(&line));
@@ -148,6 +151,13 @@ impl Note {
     pub(super) fn bytes(&self) -> u64 {
         bytes_in(&self.state, &self.marks()).map(|range| range.end - range.start).sum()
     }
+}
+
+/// A note, and no more of another file than shows that it is none.
+fn read(path: &Path, state: &State) -> io::Result<Vec<u8>> {
+    let mut found = Vec::new();
+    File::open(path)?.take(MAX_LINE + state.parts() as u64 + 1).read_to_end(&mut found)?;
+    Ok(found)
 }
 
 fn bytes_in(state: &State, marks: &[u8]) -> impl DoubleEndedIterator<Item = Range<u64>> {

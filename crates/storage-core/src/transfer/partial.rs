@@ -81,8 +81,10 @@ impl Partial {
         if have > 0 && note.bytes() == 0 {
             partial.file.set_len(0)?;
         }
-        partial.reserve(note.state.size)?;
+        let size = note.state.size;
+        // From here on, what is there is kept: a full disk is no reason to lose it.
         partial.note = Some(note);
+        partial.reserve(size)?;
         Ok(partial)
     }
 

@@ -67,6 +67,11 @@ impl Parts {
         Ok(())
     }
 
+    /// True where a part has failed, and so no other is to be started.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     async fn room(&mut self) -> Result<OwnedSemaphorePermit> {
         let run = Arc::clone(&self.run);
         let mut permit = std::pin::pin!(run.permit());

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream::StreamExt;
+use futures::stream::{StreamExt, TryStreamExt};
 
 use super::local::{Links, LocalFile, blocking, check_file, file_subject, walk};
 use super::options::{FileAction, FileDone, Skip, TransferOptions, TransferReport};
 use super::pairs::{Pair, Pairs, join, remotes};
 use super::pool::{Pool, Run};
-use crate::{BlobBody, BlobMeta, BlobPath, BlobStore, Result, ResultExt};
+use crate::blob::file_stream;
+use crate::{BlobBody, BlobMeta, BlobPath, BlobStore, ByteStream, Error, Result, ResultExt};
 
 /// Files up to this go up in one piece, read in one go.
 pub(super) const SMALL: u64 = 256 << 10;
@@ -28,10 +29,7 @@ impl Run {
                 (BlobBody::Bytes(bytes), false)
             }
             Opened::Large(file, _) if !self.meter.sees_pieces() => (BlobBody::File(file), false),
-            Opened::Large(file, size) => {
-                let stream = self.counted(crate::blob::file_stream(file, size));
-                (BlobBody::Stream { stream, size: Some(size) }, true)
-            }
+            Opened::Large(file, size) => (BlobBody::Stream { stream: self.counted(pieces_of(file, size)), size }, true),
         };
         let meta = self.store.put_with(path, body, &self.options.put).await?;
         if !counted {
@@ -69,7 +67,27 @@ impl Run {
 
 enum Opened {
     Small(Bytes),
-    Large(File, u64),
+    /// With its size, where that can be relied on.
+    Large(File, Option<u64>),
+}
+
+/// What a file holds, up to the size that it had; one that becomes shorter while it is read is an error.
+fn pieces_of(file: File, size: Option<u64>) -> ByteStream {
+    let pieces = file_stream(file, size.unwrap_or(u64::MAX));
+    let left = size.unwrap_or_default();
+    let checked = futures::stream::try_unfold((pieces, left), |(mut pieces, left)| async move {
+        match pieces.try_next().await? {
+            Some(piece) => {
+                let left = left.saturating_sub(piece.len() as u64);
+                Ok(Some((piece, (pieces, left))))
+            }
+            None if left > 0 => {
+                Err(Error::conflict(format!("the file became shorter while it was read, by {left} bytes: start again")))
+            }
+            None => Ok(None),
+        }
+    });
+    checked.boxed()
 }
 
 fn read_or_open(path: &Path) -> Result<Opened> {
@@ -77,14 +95,14 @@ fn read_or_open(path: &Path) -> Result<Opened> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
     if size > SMALL {
-        return Ok(Opened::Large(file, size));
+        return Ok(Opened::Large(file, Some(size)));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
     (&mut file).take(SMALL).read_to_end(&mut bytes)?;
     // A file that grows, or one like those of /proc that has no size, may be longer than it said.
     if bytes.len() as u64 == SMALL && size < SMALL {
         std::io::Seek::rewind(&mut file)?;
-        return Ok(Opened::Large(file, u64::MAX));
+        return Ok(Opened::Large(file, None));
     }
     Ok(Opened::Small(bytes.into()))
 }

@@ -42,6 +42,9 @@ pub(crate) async fn get(args: GetArgs, blobs: &BlobStore, context: &Context) -> 
         sources.push(Source::find(path, blobs).await?);
     }
     if args.local == Path::new("-") {
+        if args.many.bwlimit.is_some() {
+            return Err(Error::invalid("--bwlimit is of files, not of stdout").into());
+        }
         return to_stdout(&sources, blobs, out).await;
     }
     let hint = "what was finished is there; the same command does the rest, and goes on with a large blob where it was";

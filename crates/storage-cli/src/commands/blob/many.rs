@@ -1,15 +1,18 @@
 //! `storage blob rm`, `cp` and `mv`.
 
+use std::num::NonZeroU64;
 use std::time::Instant;
 
 use clap::Args;
 use futures::TryStreamExt as _;
 use serde_json::json;
-use storage_core::{BlobMeta, BlobPath, BlobStore, Error, PutMode, Result};
+use storage_core::{BlobMeta, BlobPath, BlobStore, Error, PutMode, Result, TransferReport};
 
+use super::place::{PLACES, Place};
 use super::report::{complain, parallel, seconds};
 use super::source::{Source, below, join};
 use super::{json_meta, prefix_of};
+use crate::args::rate;
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::output::{Out, count, printable, size};
@@ -42,38 +45,51 @@ pub(crate) struct RmArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(after_help = format!("\
 Examples:
   storage blob cp a.txt b.txt
   storage blob cp 'in/*.csv' archive/2026               several: below the path, each under its name
-  storage blob mv -r drafts published                   everything below drafts")]
+  storage blob mv -r drafts published                   everything below drafts
+  storage blob cp -r in s3://archive/2026               to another store
+  storage blob mv 's3://archive/2025/*.gz' old/         and from there
+
+{PLACES}"))]
 pub(crate) struct CopyArgs {
-    /// Blobs, or patterns in quotes
+    /// Blobs, or patterns in quotes: paths, or URLs of other stores
     #[arg(required = true)]
-    from: Vec<String>,
-    /// The new path; with a slash at its end, or for several blobs: the path above them
-    to: String,
+    pub(crate) from: Vec<String>,
+    /// The new path, or URL; with a slash at its end, or for several blobs: the path above them
+    pub(crate) to: String,
     /// What is below the paths
     #[arg(long, short)]
-    recursive: bool,
+    pub(crate) recursive: bool,
     /// Fail where there is a blob at the new path
     #[arg(long)]
-    no_clobber: bool,
+    pub(crate) no_clobber: bool,
     /// So many at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = parallel)]
-    parallel: usize,
+    pub(crate) parallel: usize,
+    /// From store to store: so many bytes a second at most (512K, 10M, 1G)
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) bwlimit: Option<NonZeroU64>,
     /// Say what would be done, and do nothing
     #[arg(long, short = 'n')]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 /// What was done to many blobs.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     done: u64,
     bytes: u64,
     failed: u64,
     failures: Vec<Error>,
+}
+
+impl From<TransferReport> for Tally {
+    fn from(report: TransferReport) -> Self {
+        Self { done: report.files, bytes: report.bytes, failed: report.failed, failures: report.failures }
+    }
 }
 
 impl Tally {
@@ -95,7 +111,7 @@ impl Tally {
     }
 
     /// Says how many were `verb`, under this name for programs.
-    fn finish(&self, verb: &str, dry_run: bool, started: Instant, out: &Out) -> Result<(), Failure> {
+    pub(crate) fn finish(&self, verb: &str, dry_run: bool, started: Instant, out: &Out) -> Result<(), Failure> {
         let mut object =
             json!({verb: self.done, "bytes": self.bytes, "failed": self.failed, "seconds": seconds(started.elapsed())});
         if dry_run {
@@ -169,15 +185,24 @@ async fn remove_all(
     Ok(())
 }
 
-pub(crate) async fn copy(args: &CopyArgs, and_remove: bool, blobs: &BlobStore, context: &Context) -> Result<(), Failure> {
+pub(crate) async fn copy(args: &CopyArgs, and_remove: bool, context: &Context) -> Result<(), Failure> {
+    let from = args.from.iter().map(|from| Place::parse(from)).collect::<Result<Vec<_>>>()?;
+    let to = Place::parse(&args.to)?;
+    if to.is_elsewhere() || from.iter().any(Place::is_elsewhere) {
+        return super::across::copy(args, and_remove, &from, &to, context).await;
+    }
+    if args.bwlimit.is_some() {
+        return Err(Error::invalid("--bwlimit is of copies from store to store: within one, the store copies by itself").into());
+    }
+    let blobs = &context.blobs().await?;
     let (out, started) = (&context.out, Instant::now());
     let verb = if and_remove { "moved" } else { "copied" };
-    let into = prefix_of(&args.to)?;
+    let into = prefix_of(&to.path)?;
     let mut sources = Vec::new();
-    for text in &args.from {
-        sources.push(Source::find(text, blobs).await?);
+    for place in &from {
+        sources.push(Source::find(&place.path, blobs).await?);
     }
-    let named = into.as_ref().filter(|_| !args.to.ends_with('/'));
+    let named = into.as_ref().filter(|_| !to.path.ends_with('/'));
     if let ([Source::Blob(meta)], false, Some(to), false) = (&sources[..], args.recursive, named, args.dry_run) {
         let copied = copy_one(meta, to, args.no_clobber, and_remove, blobs).await?;
         return out.done(&json_meta(&copied), || format!("{verb} `{}` to `{to}` ({})", meta.path, size(copied.size)));

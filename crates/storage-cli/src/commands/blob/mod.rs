@@ -1,9 +1,11 @@
 //! `storage blob`.
 
+mod across;
 mod get;
 mod list;
 mod many;
 mod pattern;
+mod place;
 mod put;
 mod report;
 mod source;
@@ -35,9 +37,9 @@ pub(crate) enum BlobCommand {
     Ls(LsArgs),
     /// Remove blobs
     Rm(RmArgs),
-    /// Copy blobs
+    /// Copy blobs, within a store or from one to another
     Cp(CopyArgs),
-    /// Move blobs
+    /// Move blobs, within a store or from one to another
     Mv(CopyArgs),
     /// Show size, time, mark and attributes of blobs
     Stat {
@@ -56,19 +58,24 @@ pub(crate) enum BlobCommand {
         #[arg(long, requires = "expires")]
         put: bool,
     },
-    /// Make one side the same as the other: a local folder and the blobs below a path
+    /// Make one side the same as the other: a local folder and blobs, or blobs of two stores
     Sync(SyncArgs),
 }
 
 pub(crate) async fn run(command: BlobCommand, context: &Context) -> Result<(), Failure> {
+    // These open what they need, which may be other stores than the configured one.
+    let command = match command {
+        BlobCommand::Cp(args) => return many::copy(&args, false, context).await,
+        BlobCommand::Mv(args) => return many::copy(&args, true, context).await,
+        BlobCommand::Sync(args) => return sync::sync(args, context).await,
+        command => command,
+    };
     let (out, blobs) = (&context.out, context.blobs().await?);
     match command {
         BlobCommand::Put(args) => put::put(args, &blobs, context).await,
         BlobCommand::Get(args) => get::get(args, &blobs, context).await,
         BlobCommand::Ls(args) => list::list(&args, &blobs, out).await,
         BlobCommand::Rm(args) => many::remove(&args, &blobs, context).await,
-        BlobCommand::Cp(args) => many::copy(&args, false, &blobs, context).await,
-        BlobCommand::Mv(args) => many::copy(&args, true, &blobs, context).await,
         BlobCommand::Stat { paths } => {
             for (index, path) in paths.iter().enumerate() {
                 if index > 0 && !out.is_json() {
@@ -79,7 +86,7 @@ pub(crate) async fn run(command: BlobCommand, context: &Context) -> Result<(), F
             Ok(())
         }
         BlobCommand::Url { path, expires, put } => url(&path, expires, put, &blobs, out).await,
-        BlobCommand::Sync(args) => sync::sync(args, &blobs, context).await,
+        BlobCommand::Cp(_) | BlobCommand::Mv(_) | BlobCommand::Sync(_) => Ok(()),
     }
 }
 

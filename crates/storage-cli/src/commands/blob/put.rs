@@ -205,6 +205,9 @@ async fn put_stdin(args: &PutArgs, blobs: &BlobStore, out: &Out) -> Result<(), F
     if args.many.dry_run {
         return Err(Error::invalid("--dry-run is of files: what stdin holds is known when it has been read").into());
     }
+    if args.many.bwlimit.is_some() {
+        return Err(Error::invalid("--bwlimit is of files, not of stdin").into());
+    }
     let (path, started) = (BlobPath::new(&*args.path)?, Instant::now());
     let bar = progress::flow(out);
     let counted = bar.clone();

@@ -1,14 +1,16 @@
 //! What came of many files: a sentence or an object, and what went wrong.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use storage_core::{Error, FileAction, FileDone, PutOptions, Result, Skip, TransferOptions, TransferReport};
+use storage_core::{EachFn, Error, FileAction, FileDone, PutOptions, Result, Skip, TransferOptions, TransferReport};
 
 use super::pattern::{Glob, Selection};
+use crate::args::rate;
 use crate::context::Context;
 use crate::exit::{Failure, code_of, one_line};
 use crate::output::{Out, count, size};
@@ -25,6 +27,9 @@ pub(crate) struct ManyArgs {
     /// So many files, or parts of large ones, at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = parallel)]
     pub(crate) parallel: usize,
+    /// So many bytes a second at most, of all together (512K, 10M, 1G)
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) bwlimit: Option<NonZeroU64>,
     /// Say what would be done, and do nothing
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,
@@ -43,14 +48,6 @@ impl ManyArgs {
         bar: &ProgressBar,
         context: &Context,
     ) -> Result<TransferOptions> {
-        let told = self.dry_run || context.verbosity() > 0;
-        let each = |done: &FileDone, bar: &ProgressBar, out: &Out, skips: bool| {
-            if done.action != FileAction::Skipped || skips {
-                // Where nobody reads the output any more, the transfer goes on all the same.
-                bar.suspend(|| drop(tell(done, out)));
-            }
-        };
-        let (bar_of_each, out, skips) = (bar.clone(), Arc::clone(&context.out), context.verbosity() > 1);
         Ok(TransferOptions {
             parallel: self.parallel,
             skip: Skip::Nothing,
@@ -58,11 +55,27 @@ impl ManyArgs {
             delete: false,
             dry_run: self.dry_run,
             keep_going: true,
+            remove_source: false,
+            bytes_per_second: self.bwlimit,
             progress: progress::follow(bar),
-            each: told.then(|| Arc::new(move |done: &FileDone| each(done, &bar_of_each, &out, skips)) as _),
+            each: each(self.dry_run, bar, context),
             put,
         })
     }
+}
+
+/// What says what is done with each file, where that is to be told.
+pub(crate) fn each(dry_run: bool, bar: &ProgressBar, context: &Context) -> Option<EachFn> {
+    if !dry_run && context.verbosity() == 0 {
+        return None;
+    }
+    let (bar, out, skips) = (bar.clone(), Arc::clone(&context.out), context.verbosity() > 1);
+    Some(Arc::new(move |done: &FileDone| {
+        if done.action != FileAction::Skipped || skips {
+            // Where nobody reads the output any more, the transfer goes on all the same.
+            bar.suspend(|| drop(tell(done, &out)));
+        }
+    }))
 }
 
 fn tell(done: &FileDone, out: &Out) -> Result<(), Failure> {
