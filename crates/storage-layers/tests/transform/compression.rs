@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
-use storage_core::{BlobBackend, BlobBody, BlobStore, ByteRange, ErrorKind, PutOptions, Result};
+use storage_core::{BlobBackend, BlobBody, BlobStore, ByteRange, ErrorKind, GetOptions, PutOptions, Result};
 use storage_layers::transform::compression::{CompressedBlobs, CompressionOptions};
 
 use crate::support::{Counted, memory, noise, path, refused, store};
@@ -178,5 +178,63 @@ async fn damage_is_told_of() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Content that is stored as it is has a checksum too: whatever bit of it flips, no wrong byte is read, of the whole and of a part.
+#[tokio::test]
+async fn damage_to_what_is_stored_as_it_is_is_told_of() -> Result<()> {
+    let (blobs, stored, _) = pair().await;
+    let content = noise(1, 400);
+    blobs.put_with(&path("a"), content.clone(), &PutOptions::default().content_type("image/png")).await?;
+    let good = stored.get(&path("a")).await?;
+    let at = good.windows(content.len()).position(|window| window == content).expect("it is stored as it is");
+    // The content, and its checksum behind it.
+    for bit in at * 8..(at + content.len() + 4) * 8 {
+        let mut bad = BytesMut::from(&good[..]);
+        bad[bit / 8] ^= 1 << (bit % 8);
+        stored.put(&path("a"), bad.freeze()).await?;
+        for range in [ByteRange::From(0), ByteRange::Bounded(0..10), ByteRange::Suffix(10)] {
+            refused(ErrorKind::Corrupt, blobs.get_range(&path("a"), range).await);
+        }
+    }
+    // In the second of three frames: what is before it is read, and nothing of it.
+    let content = noise(2, 2 * FRAME + 10);
+    blobs.put(&path("a"), content.clone()).await?;
+    let mut bad = BytesMut::from(&stored.get(&path("a")).await?[..]);
+    bad[FRAME + FRAME / 2] ^= 1;
+    stored.put(&path("a"), bad.freeze()).await?;
+    let mut stream = blobs.get_with(&path("a"), &GetOptions::default()).await?.into_stream();
+    let mut read = BytesMut::new();
+    let error = loop {
+        match stream.try_next().await {
+            Ok(piece) => read.extend_from_slice(&piece.expect("the damage is told of")),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.kind() == ErrorKind::Corrupt && read == content.slice(..FRAME), "{error}, {} bytes", read.len());
+    Ok(())
+}
+
+/// Blobs of the versions that gave frames no checksum that were stored as they are.
+#[tokio::test]
+async fn frames_without_a_checksum_are_read() -> Result<()> {
+    let (blobs, stored, _) = pair().await;
+    let content = noise(1, 1000);
+    blobs.put(&path("a"), content.clone()).await?;
+    let ours = stored.get(&path("a")).await?;
+    let at = ours.windows(content.len()).position(|window| window == content).expect("it is stored as it is");
+    let (frame, end) = (at - 12, at + content.len());
+    let mut old = ours.to_vec();
+    old.drain(end..end + 4);
+    assert_eq!(old[frame + 4], 0b1010_0100);
+    old[frame + 4] = 0b1010_0000;
+    // The table's second entry: how many bytes the frame takes.
+    let entry = old.len() - 17;
+    let taken = u32::try_from(end - frame).unwrap();
+    old[entry..entry + 4].copy_from_slice(&taken.to_le_bytes());
+    stored.put(&path("a"), old).await?;
+    assert_eq!(blobs.get(&path("a")).await?, content);
+    assert_eq!(blobs.get_range(&path("a"), 10..20).await?, content.slice(10..20));
     Ok(())
 }

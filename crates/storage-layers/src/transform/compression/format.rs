@@ -11,6 +11,7 @@
 //! `zstd -d` makes the blob of it. All numbers are little-endian.
 
 use storage_core::{Error, Result};
+use twox_hash::XxHash64;
 
 /// How many bytes of the blob a frame holds; the last one what is left.
 pub(super) const FRAME: usize = 1 << FRAME_LOG;
@@ -19,8 +20,8 @@ const FRAME_LOG: u8 = 20;
 pub(super) const INTRO: usize = 32;
 /// How many bytes of the table's end tell the blob's size: the last frame's entry and the footer.
 pub(super) const TAIL: usize = ENTRY + FOOTER;
-/// The most that a frame takes beyond what it holds: its own header, and those of its blocks.
-pub(super) const FRAME_OVERHEAD: usize = 9 + 3 * (FRAME / BLOCK);
+/// The most that a frame takes beyond what it holds: its own header, those of its blocks, and its checksum.
+pub(super) const FRAME_OVERHEAD: usize = 9 + 3 * (FRAME / BLOCK) + 4;
 /// The window that a frame needs at most, as a power of two.
 pub(super) const WINDOW_LOG: u32 = FRAME_LOG as u32;
 
@@ -201,11 +202,11 @@ impl Table {
     }
 }
 
-/// A frame that holds bytes as they are.
+/// A frame that holds bytes as they are, and their checksum.
 pub(super) fn raw_frame(plain: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(plain.len() + FRAME_OVERHEAD);
-    // Magic; one segment, and its size in four bytes.
-    frame.extend_from_slice(&[0x28, 0xB5, 0x2F, 0xFD, 0b1010_0000]);
+    // Magic; one segment, its size in four bytes, a checksum behind it.
+    frame.extend_from_slice(&[0x28, 0xB5, 0x2F, 0xFD, 0b1010_0100]);
     frame.extend_from_slice(&u32::try_from(plain.len()).unwrap_or(u32::MAX).to_le_bytes());
     let last = plain.len().div_ceil(BLOCK).saturating_sub(1);
     for (index, block) in plain.chunks(BLOCK).enumerate() {
@@ -213,6 +214,8 @@ pub(super) fn raw_frame(plain: &[u8]) -> Vec<u8> {
         frame.extend_from_slice(&header.to_le_bytes()[..3]);
         frame.extend_from_slice(block);
     }
+    // Half of it, says the format.
+    frame.extend_from_slice(&XxHash64::oneshot(0, plain).to_le_bytes()[..4]);
     frame
 }
 
@@ -256,6 +259,11 @@ mod tests {
             let frame = raw_frame(&plain);
             assert!(frame.len() <= len + FRAME_OVERHEAD);
             assert_eq!(zstd::bulk::decompress(&frame, len).unwrap(), plain);
+            // The checksum is the one that zstd computes.
+            let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
+            compressor.include_checksum(true).unwrap();
+            let theirs = compressor.compress(&plain).unwrap();
+            assert_eq!(frame[frame.len() - 4..], theirs[theirs.len() - 4..]);
         }
     }
 }

@@ -11,7 +11,8 @@
 //!
 //! What it costs: the size of a blob is in its stored bytes, so `head` reads 32 bytes (and 17 more, if it was put as a stream longer than a frame whose size was not
 //! announced), and a listing does so for each blob it shows, 16 at once. A part that does not begin in the first frame takes two more reads: of the table and of its frames. A
-//! checksum in each frame that did shrink tells damage; whoever wants to know of all damage encrypts.
+//! checksum in each frame, also of those that are stored as they are, tells damage: such a read is `Corrupt`, and no byte of a frame is handed out before its checksum was checked. (Frames
+//! stored as they are by early versions have none.) The checksum finds damage; whoever wants to know of all changes encrypts.
 
 mod format;
 mod pack;

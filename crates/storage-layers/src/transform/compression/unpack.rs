@@ -1,4 +1,4 @@
-//! Decompressing: each frame must hold what it is said to, no more and no less.
+//! Decompressing: each frame must hold what it is said to, no more and no less, and no byte of it is handed on before its checksum was checked.
 
 use bytes::{Buf as _, Bytes};
 use futures::stream::StreamExt as _;
@@ -7,9 +7,6 @@ use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation as _, OutBuffer
 
 use super::format::{Frames, WINDOW_LOG};
 use crate::transform::body::Incoming;
-
-/// So many bytes are handed on at once.
-const PIECE: u64 = 256 << 10;
 
 /// Decompresses frames of a blob.
 pub(super) struct Unpacking {
@@ -20,8 +17,6 @@ pub(super) struct Unpacking {
     /// The frame that is being decompressed, and the one to end before.
     index: u64,
     end: u64,
-    /// How many bytes of the blob the frame is still to give.
-    left: u64,
 }
 
 impl Unpacking {
@@ -31,8 +26,7 @@ impl Unpacking {
         let mut decoder = Decoder::new().map_err(broken)?;
         // What a frame may ask for in memory.
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(broken)?;
-        let left = frames.len(range.start);
-        Ok(Self { source, input: Bytes::new(), decoder, frames, index: range.start, end: range.end, left })
+        Ok(Self { source, input: Bytes::new(), decoder, frames, index: range.start, end: range.end })
     }
 
     fn damaged(&self, what: &str) -> Error {
@@ -63,27 +57,21 @@ impl Unpacking {
         if self.index == self.end {
             return Ok(None);
         }
-        let room = usize::try_from(self.left.min(PIECE)).unwrap_or_default();
-        let mut out = Vec::with_capacity(room);
+        let len = self.frames.len(self.index);
+        let mut out = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
         let mut done = self.step(&mut out).await?;
-        self.left = self.left.checked_sub(out.len() as u64).ok_or_else(|| self.damaged("holds more than it should"))?;
-        if self.left == 0 {
-            // What is left of the frame is its end alone, with the checksum.
-            let mut more = Vec::with_capacity(1);
-            while !done {
-                done = self.step(&mut more).await?;
-                if !more.is_empty() {
-                    return Err(self.damaged("holds more than it should"));
-                }
+        // What is left of the frame is its end alone, with the checksum.
+        let mut more = Vec::with_capacity(1);
+        while !done && out.len() as u64 == len {
+            done = self.step(&mut more).await?;
+            if !more.is_empty() {
+                return Err(self.damaged("holds more than it should"));
             }
         }
-        if done {
-            if self.left > 0 {
-                return Err(self.damaged("holds less than it should"));
-            }
-            self.index += 1;
-            self.left = self.frames.len(self.index);
+        if out.len() as u64 != len {
+            return Err(self.damaged("holds less than it should"));
         }
+        self.index += 1;
         Ok(Some(out.into()))
     }
 
