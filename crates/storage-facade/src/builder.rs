@@ -6,6 +6,7 @@ use figment::Provider;
 use storage_core::{Clock, Result};
 
 use crate::config::{Component, Config, ConfigFile, EnvLayer, Layers, PlatformLayout, read};
+use crate::metrics;
 use crate::plan::plan;
 use crate::registry::Registry;
 use crate::storage::Storage;
@@ -168,12 +169,15 @@ impl StorageBuilder {
         read(&layers.merged())
     }
 
-    /// Opens the components that are configured; the others when they are asked for.
+    /// Opens the components that are configured; the others when they are asked for. Serves the numbers of calls, where `metrics.listen` says so.
     ///
     /// # Errors
     /// See [`config`](Self::config), and those of the backends.
     pub async fn open(self) -> Result<Storage> {
         let storage = self.plan()?;
+        if let Some(metrics) = &storage.config().metrics {
+            metrics::start(metrics)?;
+        }
         for component in storage.config().components.keys() {
             match component {
                 Component::Blobs => drop(storage.blobs().await?),
@@ -184,14 +188,15 @@ impl StorageBuilder {
     }
 
     /// Reads and checks the configuration; each component is opened when it is first asked for, so that one that can't be reached does not keep
-    /// the others from working.
+    /// the others from working. Numbers of calls are not served.
     ///
     /// # Errors
     /// See [`config`](Self::config).
     pub fn plan(self) -> Result<Storage> {
         let config = self.config()?;
         let plan = plan(&config, &self.registry)?;
-        Ok(Storage::of(plan, config, self.clock, self.observed))
+        let observed = self.observed || config.metrics.as_ref().is_some_and(|metrics| metrics.enabled);
+        Ok(Storage::of(plan, config, self.clock, observed))
     }
 }
 

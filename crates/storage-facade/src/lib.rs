@@ -18,6 +18,7 @@
 pub mod blocking;
 mod builder;
 pub mod config;
+mod metrics;
 mod opened;
 mod plan;
 mod registry;
@@ -25,6 +26,8 @@ mod storage;
 mod tasks;
 
 pub use builder::StorageBuilder;
-pub use config::{BackendConfig, Component, Config, ConfigFile, EnvLayer, PlatformLayout, PolicySettings, Versioning};
+pub use config::{
+    BackendConfig, Component, Config, ConfigFile, EnvLayer, MetricsConfig, PlatformLayout, PolicySettings, Versioning,
+};
 pub use registry::Registry;
 pub use storage::Storage;

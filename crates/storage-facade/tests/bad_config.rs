@@ -100,6 +100,16 @@ const CASES: &[Case] = &[
     ("c.yaml", "platform:\n  bronze:\n    storage_backend: local", &[]),
     ("c.yaml", "platform:\n  bronze:\n    s3_bucket: b\n  s3_connection:\n    secret_key_env: STORAGE_FACADE_TEST_NOT_SET", &[]),
     ("c.yaml", "platform:\n  bronze:\n    s3_bucket: b\nrecords: \"memory:\"", &[]),
+    // Metrics.
+    ("c.toml", "metrics = 5", &[]),
+    ("c.toml", "metric = true", &[]),
+    ("c.toml", "[metrics]\nlisen = \"127.0.0.1:9000\"", &[]),
+    ("c.toml", "[metrics]\nlisten = \"localhost\"", &[]),
+    ("c.toml", "[metrics]\nlisten = 9000", &[]),
+    ("c.toml", "[metrics]\nenabled = \"maybe\"", &[]),
+    ("c.toml", "[metrics]\nlisten_env = \"STORAGE_FACADE_TEST_NOT_SET\"", &[]),
+    ("c.toml", "metrics = true", &[("STORAGE_METRICS__LISTEN", "here")]),
+    ("c.toml", "", &[("STORAGE_METRICS_LISEN", "127.0.0.1:9000")]),
 ];
 
 /// Transforms of blobs.
@@ -135,6 +145,19 @@ const TRANSFORMS: &[Case] = &[
     ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\nmax_age = \"soon\"", &[]),
     ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\nmax_bytes = -1", &[]),
     ("c.toml", "[blobs]\nurl = \"memory:\"", &[("STORAGE_BLOBS_ENCRYPTION__KEYY", "hunter2")]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\ncache = true", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\nmax_bytes = 0", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\nmax_blob_bytes = 0", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\ndri = \"x\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\ndir = 5", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\ndir = \"\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\ndir = \"Cargo.toml\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\ndir_max_mib = 10", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\ndir = \"x\"\ndir_max_mib = 0", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\ndir = \"x\"\ndir_max_mib = \"1 GiB\"", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\ndir = \"x\"\ndir_max_mib = 1073741825", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\ndir = \"x\"\ndir_max_mib = 10\ndir_max_blob_mib = 11", &[]),
+    ("c.toml", "[blobs]\nurl = \"memory:\"\n[blobs.cache]\ndir = \"x\"", &[("STORAGE_BLOBS_CACHE__DIR_MAX_MIB", "0")]),
 ];
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
-use super::Component;
+use super::{Component, metrics};
 
 /// The environment variables with a prefix: `STORAGE_URL`, `STORAGE_TASK_QUEUE_TYPE`, and deeper keys by `__`:
 /// `STORAGE_TASK_QUEUE_OPTIONS__SYNCHRONOUS`.
@@ -44,7 +44,7 @@ impl EnvLayer {
 
 /// `task_queue_options__synchronous` → `[task_queue, options, synchronous]`.
 fn key_path(name: &str) -> Vec<String> {
-    let components = Component::ALL.map(Component::key).into_iter().chain(["default"]);
+    let components = Component::ALL.map(Component::key).into_iter().chain(["default", metrics::KEY]);
     let component = components.filter(|c| name.strip_prefix(c).is_some_and(|rest| rest.starts_with('_'))).max_by_key(|c| c.len());
     let Some(component) = component else { return name.split("__").map(str::to_owned).collect() };
     let rest = &name[component.len() + 1..];
@@ -94,6 +94,9 @@ mod tests {
         assert_eq!(key_path("task_queue__url"), ["task_queue", "url"]);
         assert_eq!(key_path("task_queue_options__base_dir"), ["task_queue", "options", "base_dir"]);
         assert_eq!(key_path("task_queue_pool_size"), ["task_queue", "pool_size"]);
+        assert_eq!(key_path("metrics__listen"), ["metrics", "listen"]);
+        assert_eq!(key_path("metrics_listen"), ["metrics", "listen"]);
+        assert_eq!(key_path("metrics"), ["metrics"]);
         assert_eq!(key_path("tsk_queue_url"), ["tsk_queue_url"]);
     }
 }

@@ -4,7 +4,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use storage_core::{Error, Result, nearest};
 
-use super::{Component, transforms};
+use super::{Component, metrics, transforms};
 
 /// Keys of a component, with the names that are accepted for them.
 const BACKEND_KEYS: [(&str, &[&str]); 14] = [
@@ -57,8 +57,13 @@ impl Layer {
             let default = Dict::from([("url".to_owned(), value)]);
             return self.insert(source, key, "default", default);
         }
-        let known = || Component::ALL.map(Component::key).into_iter().chain(["default"]);
-        let canonical = known().find(|k| *k == key || key.strip_suffix("_backend") == Some(*k));
+        if key == metrics::KEY {
+            self.dict.insert(key.to_owned(), Value::from(metrics::canonical(source, value)?));
+            return Ok(());
+        }
+        let components = || Component::ALL.map(Component::key).into_iter().chain(["default"]);
+        let known = || components().chain([metrics::KEY]);
+        let canonical = components().find(|k| *k == key || key.strip_suffix("_backend") == Some(*k));
         let Some(canonical) = canonical else {
             return Err(match NOT_YET.iter().find(|(name, _)| *name == key) {
                 Some((_, why)) => Error::config(format!("{source}: `{key}`: {why}")),

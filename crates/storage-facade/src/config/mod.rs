@@ -3,6 +3,7 @@
 mod env;
 mod file;
 mod layer;
+mod metrics;
 mod platform;
 mod policy;
 mod read;
@@ -18,6 +19,7 @@ use storage_core::{DriverConfig, Surfaces};
 pub use self::env::EnvLayer;
 pub use self::file::ConfigFile;
 pub(crate) use self::layer::Layers;
+pub use self::metrics::MetricsConfig;
 pub use self::platform::PlatformLayout;
 pub use self::policy::{Part, PolicySettings};
 pub(crate) use self::read::read;
@@ -157,6 +159,8 @@ pub struct Config {
     pub default: Option<BackendConfig>,
     /// The components that are set.
     pub components: BTreeMap<Component, BackendConfig>,
+    /// Whether every call is told of. `None`: nothing is said, and so it is not.
+    pub metrics: Option<MetricsConfig>,
 }
 
 impl fmt::Debug for BackendConfig {

@@ -8,7 +8,7 @@ use storage_core::{DriverConfig, Error, Result};
 use storage_layers::policy::Settings;
 
 use super::layer::source_of;
-use super::{BackendConfig, Component, Config, Part, Versioning, transforms};
+use super::{BackendConfig, Component, Config, Part, Versioning, metrics, transforms};
 
 /// The longest timeout.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -25,6 +25,11 @@ pub(crate) fn read(figment: &Figment) -> Result<Config> {
         }
     }
     config.default = reader.backend("default")?;
+    if let Ok(own) = figment.find_value(metrics::KEY)
+        && let Some(dict) = own.as_dict()
+    {
+        config.metrics = Some(metrics::read(&reader, &own, dict)?);
+    }
     Ok(config)
 }
 
@@ -33,7 +38,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn source(&self, value: &Value) -> String {
+    pub(super) fn source(&self, value: &Value) -> String {
         self.figment.get_metadata(value.tag()).map_or_else(|| "the program".into(), source_of)
     }
 

@@ -28,7 +28,7 @@ impl<B: BlobBackend + ?Sized> Guarded<B> {
     /// Lists, and watches over the listing.
     pub(super) fn watch_list(&self, options: &ListOptions) -> Entries {
         let (guarded, options) = (self.clone(), options.clone());
-        let listing = Listing { guarded, options, entries: None, last: None, tries: Tries::new(None) };
+        let listing = Listing { guarded, options, entries: None, last: None, tries: Tries::of_calls() };
         futures::stream::try_unfold(listing, |mut listing| async move {
             let entry =
                 listing.next().await.map_err(|e| e.with_operation(LIST.op.name()).with_backend(listing.guarded.inner.info()))?;

@@ -1,7 +1,5 @@
 //! Queues behind a policy.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use storage_core::{
     BackendInfo, Delivery, Error, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
@@ -27,9 +25,9 @@ const fn long(op: Op) -> Call {
 
 impl<B: QueueBackend + ?Sized> Guarded<B> {
     /// Refuses to send again what the queue may have forgotten that it has: the dedup window counts from a first try that may have been done.
-    async fn check_window(&self, queue: &QueueName, began: Instant) -> Result<()> {
+    async fn check_window(&self, queue: &QueueName, began: Instant, limit: Limit) -> Result<()> {
         let window = self.inner.queue_spec(queue).await?.dedup_window;
-        let longest = self.policy.timeouts().map_or(Duration::ZERO, |timeouts| timeouts.call);
+        let longest = limit.of_try(self.policy.timeouts()).unwrap_or_default();
         if began.elapsed() + longest < window {
             return Ok(());
         }
@@ -80,7 +78,7 @@ impl<B: QueueBackend + ?Sized> QueueBackend for Guarded<B> {
             let (uncertain, messages) = (tries.is_uncertain(), messages.next());
             async move {
                 if uncertain {
-                    self.check_window(queue, began).await?;
+                    self.check_window(queue, began, call.limit).await?;
                 }
                 self.inner.send(queue, messages).await
             }

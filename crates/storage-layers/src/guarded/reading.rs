@@ -47,7 +47,7 @@ impl<B: BlobBackend + ?Sized> Guarded<B> {
             return stream;
         }
         let etag = meta.etag.clone().filter(|_| self.inner.capabilities().conditional && self.policy.retries());
-        let reading = Reading { guarded: self.clone(), path: meta.path.clone(), etag, left, stream, tries: Tries::new(None) };
+        let reading = Reading { guarded: self.clone(), path: meta.path.clone(), etag, left, stream, tries: Tries::of_calls() };
         futures::stream::try_unfold(reading, |mut reading| async move {
             let piece = reading
                 .next()

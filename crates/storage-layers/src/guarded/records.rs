@@ -59,6 +59,10 @@ impl<B: RecordBackend + ?Sized> RecordBackend for Guarded<B> {
         self.call(read(Op::Count), self.info(), Some(&query.table), |_| self.inner.count(query)).await
     }
 
+    async fn sweep(&self, query: &Query) -> Result<u64> {
+        self.call(long(Op::Sweep), self.info(), Some(&query.table), |_| self.inner.sweep(query)).await
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Vec<Version>> {
         let call = Call { op: Op::Commit, repeat: Repeat::of_batch(&batch), limit: Limit::Call };
         let subject = if self.observer.is_some() { subject(&batch) } else { None };

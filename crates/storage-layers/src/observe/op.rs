@@ -28,6 +28,7 @@ ops! {
     RecordsGet = "records.get",
     Scan = "records.scan",
     Count = "records.count",
+    Sweep = "records.sweep",
     Commit = "records.commit",
     History = "records.history",
     Backup = "records.backup",

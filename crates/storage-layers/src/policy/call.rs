@@ -32,7 +32,7 @@ impl Limit {
         Self::Plus(Duration::from_secs(size >> 20))
     }
 
-    pub(super) fn of_try(self, timeouts: Option<&Timeouts>) -> Option<Duration> {
+    pub(crate) fn of_try(self, timeouts: Option<&Timeouts>) -> Option<Duration> {
         let timeouts = timeouts?;
         match self {
             Self::Call => Some(timeouts.call),

@@ -19,7 +19,7 @@
 //! | `receive` | unsafe | what the lost answer held is leased and counts a delivery; the consumer asks again by itself |
 //! | `delete` of received messages | safe | one that is gone is fine |
 //! | `update` `dead_letter` | unsafe | the receipt is spent: it would answer that the lease is lost |
-//! | `redrive` `purge` | unsafe | the count would be wrong |
+//! | `redrive` `purge` `sweep` | unsafe | the count would be wrong |
 //! | `put` with `Overwrite`, of bytes or a file | safe | the same blob |
 //! | `put` of a stream | as its mode, until the stream is first read | its bytes are gone |
 //! | `put` with `Create` or `Update` | unsafe | would be refused because of itself |

@@ -25,7 +25,7 @@ pub struct Timeouts {
     /// Between two pieces of a blob that is streamed, and two entries of a listing.
     #[serde(with = "duration")]
     pub idle: Duration,
-    /// Until what goes through a whole table, queue or store is done: `alter_table`, `drop_table`, `delete_queue`, `purge`, `redrive`, `backup`.
+    /// Until what goes through a whole table, queue or store is done: `alter_table`, `drop_table`, `delete_queue`, `purge`, `redrive`, `sweep`, `backup`.
     #[serde(with = "duration")]
     pub long: Duration,
 }

@@ -17,12 +17,19 @@ pub(crate) struct Tries {
     backoff: Option<Backoff>,
     uncertain: bool,
     ends: Option<Instant>,
+    /// Each try is a call of its own, which takes its turn.
+    are_calls: bool,
 }
 
 impl Tries {
     /// Of a call that must be done when `ends` is reached.
     pub(crate) fn new(ends: Option<Instant>) -> Self {
-        Self { made: 1, backoff: None, uncertain: false, ends }
+        Self { made: 1, backoff: None, uncertain: false, ends, are_calls: false }
+    }
+
+    /// Of what goes on, each time by a call of its own.
+    pub(crate) fn of_calls() -> Self {
+        Self { are_calls: true, ..Self::new(None) }
     }
 
     /// True where an earlier try may have been done all the same.
@@ -61,7 +68,7 @@ impl Tries {
         self.uncertain |= !nothing_was_done(&error);
         self.made += 1;
         sleep(delay).await;
-        match &policy.0.rate {
+        match policy.0.rate.as_ref().filter(|_| !self.are_calls) {
             Some(rate) => rate.take().await.map_err(|_| error),
             None => Ok(()),
         }

@@ -132,12 +132,12 @@ impl Incoming {
         Ok(there.then(|| self.piece.split_to(len)))
     }
 
-    /// The next `len` bytes where they came with at least `behind` more in a piece that nobody else holds, so that they need not be copied to be changed.
+    /// The next `len` bytes where they came in one piece that nobody else holds, so that they need not be copied to be changed.
     #[cfg(feature = "encryption")]
-    pub(super) async fn own(&mut self, len: usize, behind: usize) -> Result<Option<BytesMut>> {
+    pub(super) async fn own(&mut self, len: usize) -> Result<Option<BytesMut>> {
         self.fill().await?;
         Ok(match &mut self.piece {
-            Piece::Own(bytes) if bytes.len() >= len + behind => Some(bytes.split_to(len)),
+            Piece::Own(bytes) if bytes.len() >= len => Some(bytes.split_to(len)),
             _ => None,
         })
     }

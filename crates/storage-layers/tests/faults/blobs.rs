@@ -7,7 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use storage_core::{
     BlobBackend as _, BlobBody, BlobContent, BlobPath, ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result,
 };
-use storage_layers::policy::Retry;
+use storage_layers::policy::{RateLimit, Retry};
 use storage_memory::MemoryBlobs;
 use tokio::time::{Instant, sleep};
 
@@ -152,4 +152,19 @@ async fn a_listing_goes_on_where_it_broke() {
             assert_eq!(listed, real, "{pieces} {options:?}");
         }
     }
+}
+
+/// A try more is one turn more, not two.
+#[tokio::test(start_paused = true)]
+async fn going_on_with_a_listing_counts_once_for_the_rate() {
+    let rate = RateLimit { burst: Some(1), ..RateLimit::per_second(1) };
+    let world = blobs(retrying().rate(rate));
+    for name in ["a", "b"] {
+        world.faulty.inner.put(&path(name), "".into(), &PutOptions::default()).await.unwrap();
+    }
+    world.faulty.script([Fault::BreakAt(1)]);
+    let began = Instant::now();
+    let listed: Vec<_> = world.guarded.list(&ListOptions::default()).try_collect().await.unwrap();
+    assert_eq!((listed.len(), world.faulty.calls().len()), (2, 2));
+    assert!(began.elapsed() >= SECOND && began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
 }

@@ -1,7 +1,7 @@
 //! Each part of the chain, and their order.
 
 use futures::future::join_all;
-use storage_core::{ErrorKind, Expect, Key, RecordBackend as _, Result};
+use storage_core::{ErrorKind, Expect, Key, Query, RecordBackend as _, Result};
 use storage_layers::policy::{Breaker, BreakerState, Concurrency, Policy, RateLimit, Retry, Timeouts};
 use tokio::time::{Instant, advance};
 
@@ -207,4 +207,15 @@ async fn clones_of_a_policy_share_its_state() {
     }
     assert_eq!(guards[1].tables().await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(one.faulty.calls().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_reaches_the_backend_and_is_not_repeated() {
+    let world = records(retrying()).await;
+    let query = Query::table("t").unwrap();
+    world.faulty.script([]);
+    assert_eq!(world.guarded.sweep(&query).await.unwrap(), 7, "what was freed is what the backend says");
+    world.faulty.script([Fault::After(ErrorKind::Timeout)]);
+    assert_eq!(world.guarded.sweep(&query).await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(world.faulty.calls(), ["sweep"], "the count would be wrong");
 }

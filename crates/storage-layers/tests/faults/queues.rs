@@ -43,6 +43,20 @@ async fn a_dedup_window_shorter_than_the_tries_forbids_them() {
     assert_eq!(world.faulty.calls().len(), 2, "nothing was sent: the window does not matter");
 }
 
+/// A large message has longer to be sent, and that too has to end within the window.
+#[tokio::test(start_paused = true)]
+async fn a_window_shorter_than_a_large_send_forbids_another() {
+    let world = queue(retrying(), QueueSpec::default().dedup_window(12 * SECOND)).await;
+    let message = |mib: usize| NewMessage::new(vec![0; mib << 20]).dedup_id(mib.to_string());
+    world.faulty.script([Fault::After(ErrorKind::Unavailable)]);
+    world.guarded.send(&q(), vec![message(1)]).await.unwrap();
+    assert_eq!(world.faulty.calls().len(), 2, "10 s and one more: within the 12");
+    world.faulty.script([Fault::After(ErrorKind::Unavailable)]);
+    let error = world.guarded.send(&q(), vec![message(4)]).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Timeout, false), "10 s and four more");
+    assert_eq!(world.faulty.calls(), ["send"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_wait_of_a_receive_is_not_the_services_time() {
     let world = queue(retrying().deadline(12 * SECOND), QueueSpec::default()).await;

@@ -77,7 +77,7 @@ impl Replay {
             }
             match self.entry.take() {
                 Some(entry) => self.read_some(entry).await?,
-                None => self.rest = Some(self.from_backend().await?),
+                None => self.rest = Some(self.ask_backend().await?),
             }
         }
     }
@@ -97,7 +97,7 @@ impl Replay {
     }
 
     // `&mut`: a stream can't be shared between threads.
-    async fn from_backend(&mut self) -> Result<ByteStream> {
+    async fn ask_backend(&mut self) -> Result<ByteStream> {
         let options = GetOptions { range: Some(ByteRange::Bounded(self.left.clone())), if_match: self.meta.etag.clone() };
         let read = self.inner.get(&self.meta.path, &options).await?;
         Ok(read.into_stream())

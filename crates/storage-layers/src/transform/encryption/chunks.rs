@@ -83,9 +83,10 @@ impl Sealing {
             return Ok(Some(tag));
         }
         if self.out.len() == self.start && !self.done {
-            // A byte behind it says that it is not the last.
-            if let Some(mut chunk) = self.source.own(CHUNK, 1).await? {
-                let tag = self.cipher.seal(&mut chunk, self.index, false)?;
+            // A full chunk is sealed where it came, when it is known whether it is the last.
+            if let Some(mut chunk) = self.source.own(CHUNK).await? {
+                self.done = !self.source.fill().await?;
+                let tag = self.cipher.seal(&mut chunk, self.index, self.done)?;
                 self.index += 1;
                 self.tag = Some(Bytes::copy_from_slice(tag.as_ref()));
                 if self.start == 0 {
@@ -97,6 +98,10 @@ impl Sealing {
                 return Ok(Some(self.out.split().freeze()));
             }
         }
+        if !self.done {
+            // No more than it takes: a larger allocation costs as much as encrypting what goes there.
+            self.out.reserve(STORED_CHUNK);
+        }
         self.copied(CHUNK).await
     }
 
@@ -105,7 +110,6 @@ impl Sealing {
         if self.done {
             return Ok(None);
         }
-        self.out.reserve((piece + STORED_CHUNK + TAG).saturating_sub(self.out.len()));
         loop {
             let room = CHUNK - (self.out.len() - self.start);
             if room > 0 {
@@ -143,6 +147,7 @@ impl Sealing {
 
     /// All of it, in memory: `size` bytes.
     pub(super) async fn collect(mut self, size: usize) -> Result<Bytes> {
+        self.out.reserve(size.saturating_sub(self.out.len()));
         Ok(self.copied(size).await?.unwrap_or_default())
     }
 
@@ -182,7 +187,7 @@ impl Opening {
         }
         let is_last = self.index == self.last;
         let len = if is_last { self.last_len } else { STORED_CHUNK };
-        let mut chunk = match self.source.own(len, 0).await? {
+        let mut chunk = match self.source.own(len).await? {
             Some(chunk) => chunk,
             None => self.copied(len).await?,
         };

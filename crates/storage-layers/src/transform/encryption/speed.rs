@@ -1,4 +1,4 @@
-//! How fast encryption is beside the bare cipher, on one core.
+//! How fast encryption is beside the bare cipher, in a processor's time: the median of rounds in which all take turns.
 
 use std::time::{Duration, Instant};
 
@@ -36,10 +36,25 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
+/// How long this thread has had a processor: what else the machine does costs no time. Where there is no telling, the time since `began`.
+fn processor_time(began: Instant) -> Duration {
+    // The kernel brings its account up to date when a thread steps aside.
+    std::thread::yield_now();
+    let account = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanos = account.and_then(|account| account.split(' ').next()?.parse().ok());
+    nanos.map_or_else(|| began.elapsed(), Duration::from_nanos)
+}
+
 fn timed(act: impl FnOnce()) -> Duration {
-    let start = Instant::now();
+    let began = Instant::now();
+    let start = processor_time(began);
     act();
-    start.elapsed()
+    processor_time(began) - start
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64()
 }
 
 /// How long the bare cipher takes to encrypt and to decrypt the same bytes in place, in messages of 64 KiB: as fast as it goes.
@@ -108,9 +123,7 @@ fn soak_encryption_keeps_up_with_the_bare_cipher() {
             times[4].push(timed(|| open(own_sealed)));
             times[5].push(timed(|| open(shared(&sealed))));
         }
-        // The best of each: what else the machine does only ever adds.
-        let [bare_sealing, sealing, sealing_shared, bare_opening, opening, opening_shared] =
-            times.map(|all| all.into_iter().min().unwrap().as_secs_f64());
+        let [bare_sealing, sealing, sealing_shared, bare_opening, opening, opening_shared] = times.map(median);
         for (what, bare, seconds) in [
             ("sealing", bare_sealing, sealing),
             ("sealing shared pieces", bare_sealing, sealing_shared),
@@ -120,6 +133,7 @@ fn soak_encryption_keeps_up_with_the_bare_cipher() {
             let speed = |seconds: f64| (TOTAL >> 20) as f64 / seconds;
             println!("{algorithm:?}, {what}: {:.0} MiB/s, bare {:.0}: {:.2} ×", speed(seconds), speed(bare), bare / seconds);
         }
-        assert!(bare_sealing / sealing >= 0.8 && bare_opening / opening >= 0.8, "{algorithm:?}: below 0.8 of the bare cipher");
+        let (seals, opens) = (bare_sealing / sealing, bare_opening / opening);
+        assert!(seals >= 0.85 && opens >= 0.8, "{algorithm:?}: {seals:.2} and {opens:.2} of the bare cipher");
     }
 }
