@@ -26,6 +26,8 @@ fn content(len: usize, seed: u8) -> Bytes {
 const LARGE: usize = 50 << 20;
 /// Bytes in a part.
 const PART: u64 = 8 << 20;
+/// The second part.
+const SECOND: std::ops::Range<u64> = PART..2 * PART;
 
 #[tokio::test]
 async fn a_broken_download_goes_on_where_it_was() {
@@ -67,7 +69,7 @@ async fn a_part_that_breaks_is_all_that_is_fetched_again() {
     assert!(std::fs::read(&local).unwrap() == bytes, "the parts fit together");
     let mut again = breaking.take_ranges();
     again.retain(|range| begun.contains(range));
-    assert_eq!(again, [PART..2 * PART], "what was under way beside it was finished");
+    assert_eq!(again, [SECOND], "what was under way beside it was finished");
 }
 
 /// How the note of a download ends: a byte a part.
@@ -104,7 +106,7 @@ async fn a_killed_download_fetches_no_part_twice() {
     let breaking = Breaking::over(Arc::clone(inner.backend()));
     breaking.store().download_file("big", &local).await.unwrap();
     assert!(std::fs::read(&local).unwrap() == bytes, "the parts fit together");
-    assert_eq!(breaking.take_ranges(), [PART..2 * PART], "all others were there");
+    assert_eq!(breaking.take_ranges(), [SECOND], "all others were there");
 }
 
 #[tokio::test]
@@ -128,7 +130,7 @@ async fn a_download_that_is_dropped_reads_no_further() {
     drop(breaking.take_ranges());
     breaking.stall_at(None);
     store.download_file("big", &local).await.unwrap();
-    assert_eq!(breaking.take_ranges(), [PART..2 * PART], "what had come is kept");
+    assert_eq!(breaking.take_ranges(), [SECOND], "what had come is kept");
 }
 
 #[tokio::test]
