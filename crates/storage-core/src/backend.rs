@@ -212,13 +212,18 @@ pub trait BlobBackend: Debug + Send + Sync + 'static {
         Err(Error::unsupported("this backend does not offer signed URLs").with_backend(self.info()))
     }
 
-    /// What an engine needs to open the same data by itself: options by its own names, with secrets; empty where it needs none. What an engine can't
-    /// be given is [`Unsupported`](crate::ErrorKind::Unsupported), with the reason.
+    /// What an engine needs to open the same data by itself: options by its own names, with secrets; empty where it needs none.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), with the reason, where an engine can't be given what it would need, or can't read what is here.
     fn storage_options(&self, engine: Engine) -> Result<BTreeMap<String, Secret>> {
         Err(Error::unsupported(format!("{engine} can't open what is here")).with_backend(self.info()))
     }
 
-    /// The address of a blob, or of a folder, as an engine takes it. Refused where [`storage_options`](Self::storage_options) is.
+    /// The address of a blob, or of a folder, as an engine takes it.
+    ///
+    /// # Errors
+    /// As [`storage_options`](Self::storage_options).
     fn engine_uri(&self, path: &BlobPath, engine: Engine) -> Result<String> {
         self.storage_options(engine).map(|_| self.uri(path))
     }

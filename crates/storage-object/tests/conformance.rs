@@ -42,7 +42,7 @@ fn gcs() -> DriverHarness<GcsDriver> {
         place.config = with("gs://nowhere", "http://127.0.0.1:1");
         Ok(place)
     };
-    DriverHarness::new(GcsDriver, place).broken(broken).manual_clock()
+    DriverHarness::new(GcsDriver, place).broken(broken).manual_clock().few_queries()
 }
 
 test_service!(gcs_fake, gcs());

@@ -1,7 +1,7 @@
 //! What engines are told, in the words of their documentation. DuckDB's extensions and Spark are no packages that tests could install: these are
 //! compared with what is documented, and with nothing else. Engines on object_store read the data in `peers`.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,8 @@
 //! Records on blobs against the definition of the traits, on the blobs of other crates; on services `conformance` runs the suites. And against the
 //! model, on all.
 
+#![allow(clippy::expect_used, reason = "tests")]
+
 mod common;
 
 use std::path::Path;
