@@ -6,7 +6,6 @@ use figment::Provider;
 use storage_core::{Clock, Result};
 
 use crate::config::{Component, Config, ConfigFile, EnvLayer, Layers, PlatformLayout, read};
-use crate::metrics;
 use crate::plan::plan;
 use crate::registry::Registry;
 use crate::storage::Storage;
@@ -175,9 +174,7 @@ impl StorageBuilder {
     /// See [`config`](Self::config), and those of the backends.
     pub async fn open(self) -> Result<Storage> {
         let storage = self.plan()?;
-        if let Some(metrics) = &storage.config().metrics {
-            metrics::start(metrics)?;
-        }
+        storage.serve_metrics()?;
         for component in storage.config().components.keys() {
             match component {
                 Component::Blobs => drop(storage.blobs().await?),
@@ -188,7 +185,7 @@ impl StorageBuilder {
     }
 
     /// Reads and checks the configuration; each component is opened when it is first asked for, so that one that can't be reached does not keep
-    /// the others from working. Numbers of calls are not served.
+    /// the others from working. Numbers of calls are served when [`Storage::serve_metrics`] is called.
     ///
     /// # Errors
     /// See [`config`](Self::config).

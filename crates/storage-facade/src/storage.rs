@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::builder::StorageBuilder;
 use crate::config::{BackendConfig, COPIES, Component, Config};
+use crate::metrics;
 use crate::opened::Opened;
 use crate::plan::Planned;
 use crate::tasks::TaskStores;
@@ -59,6 +60,14 @@ impl Storage {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.inner.config
+    }
+
+    /// Serves the numbers of calls where `metrics.listen` says so, as [`open`](StorageBuilder::open) does by itself: once in a process, however often it is called.
+    ///
+    /// # Errors
+    /// [`Config`](storage_core::ErrorKind::Config): it is not compiled in; the address can't be listened on; the program has a recorder of its own.
+    pub fn serve_metrics(&self) -> Result<()> {
+        self.config().metrics.as_ref().map_or(Ok(()), metrics::start)
     }
 
     /// The clock in use.

@@ -191,6 +191,7 @@ async fn fire(only: Option<String>, once: bool, schedules: &ScheduleStore, conte
     let report = if once {
         scheduler.tick().await?
     } else {
+        context.storage().await?.serve_metrics()?;
         let relay = super::worker::look_after(&tasks);
         let report = scheduler.run(context.signals.stop()).await;
         relay.abort();

@@ -88,6 +88,7 @@ pub(crate) async fn run(args: WorkerArgs, context: &Context) -> Result<(), Failu
     program.timeout = args.timeout;
     program.show_stderr = context.verbosity() > 0;
     let storage = context.storage().await?;
+    storage.serve_metrics()?;
     let tasks = storage.tasks().await?;
     let options = WorkerOptions {
         queue: args.queue.clone(),

@@ -1,6 +1,7 @@
 //! `worker`: programs, their exit codes, and what becomes of them on signals.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 
 use serde_json::{Value, json};
 
@@ -41,6 +42,32 @@ fn a_program_gets_its_task_and_answers_with_its_output() {
     assert_eq!(sandbox.ok(&["result", "get", "acme/text"]), "text|acme|k|1|arg|--json|plain text\n");
     assert_eq!(sandbox.ok(&["result", "get", "json"]), "json|default|k|1|arg|--json|{\"a\":[1,2]}\n");
     assert_eq!(sandbox.ok(&["result", "get", "none"]), "none|default|k|1|arg|--json|\n");
+}
+
+#[test]
+fn a_worker_serves_the_numbers_of_its_calls() {
+    let sandbox = Sandbox::new();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    sandbox.write("storage.toml", format!("[metrics]\nlisten = \"127.0.0.1:{port}\"\n"));
+    submit(&sandbox, "one", &[]);
+    let worker = sandbox.start(&["worker", "--", "true"]);
+    if cfg!(not(feature = "prometheus")) {
+        let said = worker.end().fails(2);
+        assert!(said.contains("build with the cargo feature `prometheus`"), "{said}");
+        return;
+    }
+    let scrape = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok().map(|_| answer)
+    };
+    let counted = |answer: &str| {
+        answer.lines().any(|line| line.starts_with("storage_calls_total{") && line.contains("operation=\"queues.delete\""))
+    };
+    until("the task's message is deleted, and counted", || scrape().is_some_and(|answer| counted(&answer)));
+    worker.signal("TERM");
+    worker.end().ok();
 }
 
 #[test]
