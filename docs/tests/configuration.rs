@@ -76,7 +76,9 @@ fn components_are_those_of_the_facade() {
         .iter()
         .map(|row| (code(&row[0]), row.get(2).cloned().unwrap_or_default()))
         .collect();
-    let names: BTreeSet<_> = documented.keys().cloned().collect();
+    // The one key at the top that is no component has a section of its own.
+    assert!(!section(&page, "## Metrics").is_empty());
+    let names: BTreeSet<_> = documented.keys().cloned().chain(["metrics".to_owned()]).collect();
     assert_eq!(names, listed(&from_code("qqqq", json!("memory:")).unwrap_err()));
     for component in Component::ALL {
         let needs = component.needs();
@@ -141,7 +143,7 @@ fn files_are_accepted() {
     for language in ["toml", "yaml"] {
         for text in blocks(&page, language) {
             match from_file(language, &text) {
-                Ok(config) => assert!(!config.components.is_empty(), "nothing in: {text}"),
+                Ok(config) => assert!(!config.components.is_empty() || config.metrics.is_some(), "nothing in: {text}"),
                 // Blocks that show `_env` get as far as the variable.
                 Err(error) => {
                     assert!(error.message().contains("which is not set") && text.contains("_env"), "{error}\n{text}");
@@ -166,6 +168,11 @@ fn variables_are_accepted() {
     assert!(rows.len() >= 5);
     for row in rows {
         let (name, key) = (code(&row[0]), code(&row[1]));
+        if key == "metrics.listen" {
+            let metrics = from_env("STORAGE_", &[(name, "127.0.0.1:9000".to_owned())]).unwrap().metrics.unwrap();
+            assert_eq!(metrics.listen, Some("127.0.0.1:9000".parse().unwrap()));
+            continue;
+        }
         let value = if name.ends_with("POOL_SIZE") { "4" } else { "memory" };
         // Every setting needs a backend beside it.
         let component = key.split('.').next().unwrap().to_uppercase();
