@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use storage_core::{Error, Result};
 
@@ -21,6 +21,15 @@ struct State<J> {
     nudged: bool,
     /// How many threads sleep: nobody is woken needlessly, which costs a system call.
     sleeping: usize,
+}
+
+/// Whom a thread expects to come back right after it has answered them, and how long it looks out for them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Expected {
+    /// How many jobs.
+    pub(crate) jobs: usize,
+    /// Not longer than this.
+    pub(crate) patience: Duration,
 }
 
 /// What a thread finds.
@@ -79,6 +88,20 @@ impl<J> Jobs<J> {
             taken.push(next);
         }
         Taken::Jobs(taken)
+    }
+
+    /// Looks out for jobs without going to sleep, until those that are expected are there, the patience is over, or there is something else to do. Others
+    /// have the processor meanwhile.
+    pub(crate) fn look_out(&self, expected: Expected) {
+        let until = Instant::now() + expected.patience;
+        while Instant::now() < until {
+            let state = self.state();
+            if state.jobs.len() >= expected.jobs || state.closed {
+                return;
+            }
+            drop(state);
+            std::thread::yield_now();
+        }
     }
 
     /// Lets no more jobs in. Those that are in are still taken.

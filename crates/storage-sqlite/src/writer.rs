@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::connection::{data_version, patient, run};
 use crate::database::Shared;
 use crate::error::{OrExplain, busy};
-use crate::jobs::Taken;
+use crate::jobs::{Expected, Taken};
 use crate::maintenance::Maintenance;
 use crate::session::{Ids, Session};
 
@@ -21,6 +21,9 @@ use crate::session::{Ids, Session};
 const GROUP_JOBS: usize = 1_024;
 /// How large, in KiB, jobs may be together that share a commit.
 const GROUP_KIB: u32 = 8 * 1_024;
+/// How long the thread looks out for the callers that it has just answered, at most; never longer than the commit took that they shared. Most come straight
+/// back with their next job, and then share a commit again; and whoever is alone is spared the waking of a thread.
+const LOOK_OUT: Duration = Duration::from_micros(50);
 /// How long the thread sleeps without jobs before it looks after the file.
 const IDLE: Duration = Duration::from_millis(500);
 /// For how long another process is taken to be still there after its last commit.
@@ -133,7 +136,9 @@ pub(crate) struct Writer {
 
 /// Works until the queue of jobs is closed and empty: what the writing thread does.
 pub(crate) fn work(shared: &Shared) {
+    let mut expected = Expected::default();
     loop {
+        shared.writes.look_out(expected);
         let (mut count, mut kib) = (0, 0);
         #[expect(clippy::borrowed_box, reason = "it is what the queue holds")]
         let fits = |job: &Box<dyn Job>| {
@@ -146,7 +151,9 @@ pub(crate) fn work(shared: &Shared) {
         let Some(writer) = place.as_mut() else { return };
         match taken {
             Taken::Jobs(jobs) => {
+                let (count, begun) = (jobs.len(), Instant::now());
                 writer.group(shared, jobs);
+                expected = Expected { jobs: count, patience: begun.elapsed().min(LOOK_OUT) };
                 writer.maintenance.after_commit(&writer.connection, shared, kib);
                 // The lock on the file is given up by now; this one is not to be held meanwhile.
                 let pause = writer.courtesy();
@@ -154,6 +161,7 @@ pub(crate) fn work(shared: &Shared) {
                 std::thread::sleep(pause);
             }
             Taken::Nothing => {
+                expected = Expected::default();
                 writer.maintenance.idle(&writer.connection, shared);
                 writer.stretch = Instant::now();
             }
