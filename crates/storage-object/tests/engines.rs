@@ -1,5 +1,5 @@
-//! What engines are told, in the words of their documentation. DuckDB's extensions and Spark are no packages that tests could install: these are
-//! compared with what is documented, and with nothing else. Engines on object_store read the data in `peers`.
+//! What engines are told. DuckDB's extensions and Spark's connectors are no packages that tests could install: these lists hold the names still, and prove
+//! nothing of the engines. Engines on object_store read the data in `peers`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
