@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use storage_core::{Backends, Driver, DriverConfig, Result};
 use storage_fs::FsDriver;
 use storage_memory::MemoryDriver;
-use storage_object::{AzureDriver, GcsDriver, S3Driver};
+use storage_object::{AzureDriver, GcsDriver, HttpDriver, S3Driver};
 use storage_sqlite::SqliteDriver;
 
 /// Each backend as it is opened without any option but an account; at the services' address nothing listens.
@@ -27,6 +27,7 @@ async fn backends(folder: &Path) -> Result<Vec<(&'static str, Backends)>> {
         ("s3", S3Driver.open(&remote("s3://bucket?access_key=k&secret_key=s&endpoint=http://127.0.0.1:1")).await?),
         ("az", AzureDriver.open(&remote("az://container?emulator=true&endpoint=http://127.0.0.1:1")).await?),
         ("gs", GcsDriver.open(&remote("gs://bucket?token=t&endpoint=http://127.0.0.1:1")).await?),
+        ("http", HttpDriver.open(&remote("http://127.0.0.1:1/folder")).await?),
     ])
 }
 

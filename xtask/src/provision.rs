@@ -40,7 +40,7 @@ enum Install {
 }
 
 /// What tests use beyond Rust, in the order in which it has to be installed.
-const TEST_TOOLS: [Tool; 9] = [
+const TEST_TOOLS: [Tool; 10] = [
     Tool {
         name: "python3",
         purpose: "a peer in another language that reads what we wrote, and the other way round",
@@ -104,6 +104,14 @@ const TEST_TOOLS: [Tool; 9] = [
         wanted_by: "storage-object",
         detect: &["azurite-blob", "--version"],
         install: Install::Npm(&["azurite"]),
+    },
+    Tool {
+        name: "Apache",
+        purpose: "a WebDAV server",
+        wanted_by: "storage-object",
+        detect: &["/usr/sbin/apache2", "-v"],
+        // The program alone: the package `apache2` starts a service.
+        install: Install::Apt(&["apache2-bin"]),
     },
 ];
 
@@ -171,7 +179,7 @@ fn is_there(workspace: &Workspace, tool: &Tool) -> bool {
     process::succeeds(command)
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let mut command = Command::new("sh");
     command.args(["-c", "test \"$(id -u)\" = 0"]);
     process::succeeds(command)

@@ -14,7 +14,7 @@ pub struct Registry {
 }
 
 /// Drivers of this toolkit that this build may lack: names and schemes, and the cargo feature that brings them, or `None` where no version does yet.
-const KNOWN: [(&[&str], Option<&str>); 12] = [
+const KNOWN: [(&[&str], Option<&str>); 13] = [
     (&["sqlite"], Some("sqlite")),
     (&["fs", "file"], Some("fs")),
     (&["memory"], Some("memory")),
@@ -23,6 +23,7 @@ const KNOWN: [(&[&str], Option<&str>); 12] = [
     (&["s3", "s3a"], Some("s3")),
     (&["az", "azure", "abfs", "abfss"], Some("azure")),
     (&["gs", "gcs"], Some("gcp")),
+    (&["http", "https", "webdav", "webdavs", "dav", "davs"], Some("http")),
     (&["redis", "rediss"], None),
     (&["nats"], None),
     (&["amqp", "amqps", "rabbitmq", "celery", "celery+amqp"], None),
@@ -45,6 +46,8 @@ impl Default for Registry {
         registry.register(Arc::new(storage_object::AzureDriver));
         #[cfg(feature = "gcp")]
         registry.register(Arc::new(storage_object::GcsDriver));
+        #[cfg(feature = "http")]
+        registry.register(Arc::new(storage_object::HttpDriver));
         registry
     }
 }

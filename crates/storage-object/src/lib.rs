@@ -1,6 +1,7 @@
-//! Blobs on S3, Azure Blob Storage and Google Cloud Storage, and records on any blobs.
+//! Blobs on S3, Azure Blob Storage, Google Cloud Storage and WebDAV servers, and records on any blobs.
 //!
-//! Each service is a feature (`aws`, `azure`, `gcp`; none by default) and a driver: [`S3Driver`], [`AzureDriver`], [`GcsDriver`]. Clients, credentials
+//! Each service is a feature (`aws`, `azure`, `gcp`, `http`; none by default) and a driver: [`S3Driver`], [`AzureDriver`], [`GcsDriver`],
+//! [`HttpDriver`]. Clients, credentials
 //! and signatures are those of the crate `object_store`; the requests are made here, since conditional uploads in parts, conditional deletes and
 //! copies, exact keys and the service's own words in errors are not to be had through its trait. The other way round, [`ObjectStoreView`] (feature
 //! `view`) is any `BlobStore` as an `ObjectStore`, for engines.
@@ -18,12 +19,12 @@
 //! ```
 
 pub mod records;
-#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+#[cfg(feature = "remote")]
 mod remote;
 #[cfg(feature = "view")]
 mod view;
 
-#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+#[cfg(feature = "buckets")]
 pub use remote::ObjectBlobs;
 #[cfg(feature = "aws")]
 pub use remote::aws::S3Driver;
@@ -31,5 +32,7 @@ pub use remote::aws::S3Driver;
 pub use remote::azure::AzureDriver;
 #[cfg(feature = "gcp")]
 pub use remote::gcp::GcsDriver;
+#[cfg(feature = "http")]
+pub use remote::http::{HttpBlobs, HttpDriver};
 #[cfg(feature = "view")]
 pub use view::ObjectStoreView;

@@ -7,7 +7,7 @@ mod common;
 #[path = "gcs_fake/mod.rs"]
 mod fake;
 
-use common::services::{azurite, moto, seaweedfs};
+use common::services::{apache, azurite, moto, seaweedfs};
 use storage_conformance::{DriverHarness, Place};
 use storage_core::DriverConfig;
 use storage_object::GcsDriver;
@@ -27,6 +27,12 @@ macro_rules! test_service {
 test_service!(s3_seaweedfs, seaweedfs());
 test_service!(s3_moto, moto());
 test_service!(azure_azurite, azurite());
+
+// WebDAV has no conditions that records could be kept by.
+mod http_apache {
+    use super::*;
+    storage_conformance::test_blobs!(apache());
+}
 
 /// Google Cloud Storage, of which there is a fake alone.
 fn gcs() -> DriverHarness<GcsDriver> {

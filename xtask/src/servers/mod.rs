@@ -51,6 +51,15 @@ const SPECS: &[Spec] = &[
         ports: 1,
         launch: object::azurite,
     },
+    Spec {
+        name: "Apache",
+        backend: "object",
+        variable: "XTASK_TEST_APACHE",
+        // Not in the path of ordinary users.
+        program: "/usr/sbin/apache2",
+        ports: 1,
+        launch: object::apache,
+    },
 ];
 
 /// What a server is given: a folder of its own, and ports that were free a moment ago.
@@ -65,6 +74,8 @@ struct Launch {
     /// What tests are told.
     address: String,
     ready: Ready,
+    /// A folder elsewhere that goes with it.
+    beside: Option<PathBuf>,
 }
 
 /// When a server is up.
@@ -75,8 +86,16 @@ enum Ready {
 
 /// The servers of one run. Dropped, they stop.
 pub(crate) struct Servers {
-    _running: Vec<Running>,
+    running: Vec<Started>,
     folder: PathBuf,
+}
+
+/// A server that answers.
+struct Started {
+    /// Ends with this.
+    _running: Running,
+    address: String,
+    beside: Option<PathBuf>,
 }
 
 impl Servers {
@@ -87,7 +106,7 @@ impl Servers {
     /// When interrupted, or no folder can be made. A server that does not come up is reported and left out.
     pub(crate) fn start(session: &mut Session<'_>, backend: Option<&str>) -> Result<Self> {
         let folder = session.workspace.target.join("xtask").join(format!("servers-{}", std::process::id()));
-        let mut servers = Self { _running: Vec::new(), folder: folder.clone() };
+        let mut servers = Self { running: Vec::new(), folder: folder.clone() };
         // The protection from processes that outlive us is made for Unix.
         if !cfg!(unix) {
             return Ok(servers);
@@ -98,10 +117,10 @@ impl Servers {
                 continue;
             }
             match spec.start(session.workspace, &folder) {
-                Ok((running, address)) => {
-                    println!("{} listens at {address}", spec.name);
-                    session.set(spec.variable, address.into());
-                    servers._running.push(running);
+                Ok(started) => {
+                    println!("{} listens at {}", spec.name, started.address);
+                    session.set(spec.variable, started.address.clone().into());
+                    servers.running.push(started);
                 }
                 Err(Failure::Interrupted) => return Err(Failure::Interrupted),
                 Err(Failure::Failed(message) | Failure::Usage(message)) => eprintln!("warning: {message}"),
@@ -113,14 +132,16 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        self._running.clear();
-        // If it stays, `cargo clean` removes it.
-        _ = std::fs::remove_dir_all(&self.folder);
+        let beside: Vec<PathBuf> = self.running.drain(..).filter_map(|started| started.beside).collect();
+        // If the first stays, `cargo clean` removes it.
+        for folder in std::iter::once(&self.folder).chain(&beside) {
+            _ = std::fs::remove_dir_all(folder);
+        }
     }
 }
 
 impl Spec {
-    fn start(&self, workspace: &Workspace, folder: &Path) -> Result<(Running, String)> {
+    fn start(&self, workspace: &Workspace, folder: &Path) -> Result<Started> {
         let folder = folder.join(self.variable);
         doing(std::fs::create_dir_all(&folder), || format!("cannot create {}", folder.display()))?;
         let place = Place { ports: free_ports(self.ports)?, folder };
@@ -129,7 +150,7 @@ impl Spec {
         match launch.ready {
             Ready::Http(port) => running.await_http(port, PATIENCE)?,
         }
-        Ok((running, launch.address))
+        Ok(Started { _running: running, address: launch.address, beside: launch.beside })
     }
 }
 
@@ -170,6 +191,9 @@ mod tests {
             assert!(launch.address.starts_with("http://127.0.0.1:40"), "{}", spec.name);
             let line = launch.arguments.join(" ");
             assert!(line.contains("127.0.0.1") && !line.contains("0.0.0.0"), "{line}");
+            if let Some(folder) = launch.beside {
+                std::fs::remove_dir_all(folder).unwrap();
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Services for blobs.
 
+use std::path::{Path, PathBuf};
+
 use super::{Launch, Place, Ready};
 use crate::{Result, doing};
 
@@ -48,14 +50,14 @@ pub(super) fn seaweedfs(place: &Place) -> Result<Launch> {
     ];
     let s3 = place.ports[6];
     let arguments = ["-logtostderr=true".to_owned(), "server".to_owned()].into_iter().chain(ports).chain(rest).collect();
-    Ok(Launch { arguments, address: format!("http://127.0.0.1:{s3}"), ready: Ready::Http(s3) })
+    Ok(Launch { arguments, address: format!("http://127.0.0.1:{s3}"), ready: Ready::Http(s3), beside: None })
 }
 
 /// An S3 in memory, which does not check signatures.
 pub(super) fn moto(place: &Place) -> Result<Launch> {
     let port = place.ports[0];
     let arguments = ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned).to_vec();
-    Ok(Launch { arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port) })
+    Ok(Launch { arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
 }
 
 /// Azure Blob Storage in memory.
@@ -64,5 +66,75 @@ pub(super) fn azurite(place: &Place) -> Result<Launch> {
     let arguments =
         ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", &port.to_string()];
     let arguments = arguments.map(str::to_owned).to_vec();
-    Ok(Launch { arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port) })
+    Ok(Launch { arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
+}
+
+/// A WebDAV server. `/private` wants the key and the secret.
+pub(super) fn apache(place: &Place) -> Result<Launch> {
+    let port = place.ports[0];
+    let (folder, beside) = served_folder(place)?;
+    let files = folder.join("files");
+    doing(std::fs::create_dir_all(files.join("private")), || format!("cannot create {}", files.display()))?;
+    for folder in [&folder, &files, &files.join("private")] {
+        open_to_all(folder)?;
+    }
+    let write = |name: &str, text: String| {
+        let file = folder.join(name);
+        doing(std::fs::write(&file, text), || format!("cannot write {}", file.display()))
+    };
+    // {SHA} is no way to keep a password; the tests' is no secret.
+    write("users", format!("{KEY}:{{SHA}}O//9OGcBkOhdz07tqKFht0AoX5U=\n"))?;
+    write("apache.conf", apache_config(&folder))?;
+    let config = folder.join("apache.conf").display().to_string();
+    let listen = format!("Listen 127.0.0.1:{port}");
+    let arguments = ["-DFOREGROUND", "-f", &config, "-c", &listen].map(str::to_owned).to_vec();
+    Ok(Launch { arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside })
+}
+
+/// Apache serves nothing as root: where it is started by root, it becomes another user, who may see no folder of root's.
+fn served_folder(place: &Place) -> Result<(PathBuf, Option<PathBuf>)> {
+    if !crate::provision::is_root() {
+        return Ok((place.folder.clone(), None));
+    }
+    let folder = std::env::temp_dir().join(format!("storage-apache-{}-{}", std::process::id(), place.ports[0]));
+    doing(std::fs::create_dir(&folder), || format!("cannot create {}", folder.display()))?;
+    Ok((folder.clone(), Some(folder)))
+}
+
+fn open_to_all(folder: &Path) -> Result<()> {
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        doing(std::fs::set_permissions(folder, mode), || format!("cannot open {} to others", folder.display()))?;
+    }
+    Ok(())
+}
+
+fn apache_config(folder: &Path) -> String {
+    let modules = ["mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "dav", "dav_fs"];
+    let modules = modules.map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")).concat();
+    format!(
+        r#"{modules}ServerName 127.0.0.1
+ServerRoot "{folder}"
+DefaultRuntimeDir "{folder}"
+PidFile apache.pid
+ErrorLog error.log
+User nobody
+Group nogroup
+DocumentRoot "{folder}/files"
+DavLockDB "{folder}/locks"
+LimitRequestBody 0
+<Directory "{folder}/files">
+    Dav On
+    Require all granted
+</Directory>
+<Directory "{folder}/files/private">
+    AuthType Basic
+    AuthName tests
+    AuthUserFile "{folder}/users"
+    Require valid-user
+</Directory>
+"#,
+        folder = folder.display()
+    )
 }

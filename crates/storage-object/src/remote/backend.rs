@@ -9,20 +9,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::Utc;
 use futures::stream::{BoxStream, StreamExt as _};
-use http::{Method, StatusCode};
+use http::StatusCode;
 use storage_core::{
-    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ETag,
-    Engine, Error, ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
+    BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, Engine, Error,
+    ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
 };
+use tokio::sync::OnceCell;
 
 use super::engines::{Engines, Opening};
 use super::list;
-use super::service::{Found, Service, found, quoted};
+use super::read::{self, Found, changed, find_if_there};
+use super::service::{Listing, Service};
 use super::upload::{self, Chunks, refused};
-use super::wire::{Answer, Call, Failure};
-
-/// More than any blob has: what a range that ends behind everything is cut to.
-const BEYOND: u64 = 1 << 60;
 
 /// Blobs of one bucket or container, below an optional prefix, on any of the services. Made by the drivers.
 pub struct ObjectBlobs {
@@ -36,6 +34,16 @@ pub struct ObjectBlobs {
     pub(super) chunks: Chunks,
     pub(super) engines: Engines,
     pub(super) closed: AtomicBool,
+    pub(super) container: Container,
+}
+
+/// Whether the container is known to be there.
+#[derive(Debug)]
+pub(super) enum Container {
+    /// Nobody wants to know: it is not ours to create.
+    NotOurs,
+    /// Seen, or created, once this is set.
+    Wanted(OnceCell<()>),
 }
 
 impl fmt::Debug for ObjectBlobs {
@@ -65,96 +73,42 @@ impl ObjectBlobs {
         Ok(())
     }
 
-    fn meta(path: &BlobPath, found: Found) -> BlobMeta {
-        BlobMeta {
-            path: path.clone(),
-            size: found.size,
-            modified_at: found.modified_at,
-            etag: found.etag,
-            attributes: found.attributes,
+    /// Before every use: a service that could not be asked for the container when this was opened is asked now.
+    async fn ready(&self) -> Result<()> {
+        self.check_open()?;
+        match &self.container {
+            Container::NotOurs => Ok(()),
+            Container::Wanted(there) => there.get_or_try_init(|| self.prepare()).await.map(drop),
         }
     }
 
-    async fn find(&self, key: &str) -> Result<Found, Failure> {
-        let answer = self.service.wire().send(Call::new(Method::HEAD, self.service.url(key))).await?;
-        Ok(found(&answer.headers, self.service.traits())?)
-    }
-
-    async fn find_if_there(&self, key: &str) -> Result<Option<Found>> {
-        match self.find(key).await {
-            Ok(found) => Ok(Some(found)),
-            Err(failure) if failure.is(StatusCode::NOT_FOUND) => Ok(None),
-            Err(failure) => Err(failure.into()),
+    /// Creates the container if it is missing.
+    async fn prepare(&self) -> Result<()> {
+        match self.page_of_one().await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => self.create_container().await.map(drop),
+            Err(error) if error.is_retryable() => Err(error),
+            // Credentials that may write, not list, are good enough where it is there.
+            Err(_) => Ok(()),
         }
     }
 
-    /// Reads from the service, with a `Range` header as it is.
-    async fn request(&self, key: &str, range: Option<&str>, if_match: Option<&ETag>) -> Result<Answer, Failure> {
-        let if_match = if_match.map(quoted);
-        let call = Call::new(Method::GET, self.service.url(key));
-        self.service.wire().send(call.header_if("range", range).header_if("if-match", if_match.as_deref())).await
+    async fn page_of_one(&self) -> Result<()> {
+        let listing = Listing { prefix: self.prefix.clone(), one_level: true, start_after: None, page_size: Some(1) };
+        let page = self.service.page(&listing, None).await;
+        page.map(drop).map_err(|e| Error::from(e).with_backend(&self.info))
     }
 
-    /// A read of a range that the service can't be asked for as it is: the blob's size decides.
-    async fn resolved(&self, path: &BlobPath, range: &ByteRange, if_match: Option<&ETag>) -> Result<BlobRead> {
-        let key = self.key(path)?;
-        let found = self.find(&key).await.map_err(Error::from)?;
-        if if_match.is_some_and(|etag| found.etag.as_ref() != Some(etag)) {
-            return Err(changed());
+    /// Creates the container now, if that is wanted and the service can be reached; a service that is away may be back at the first use.
+    pub(super) async fn opened(self) -> Result<Self> {
+        match self.ready().await {
+            Err(error) if error.is_retryable() => {
+                tracing::debug!(error = %error, "the container could not be looked for yet");
+                Ok(self)
+            }
+            ready => ready.map(|()| self),
         }
-        let range = range.resolve(found.size)?;
-        if range.is_empty() {
-            let content = BlobContent::Stream(futures::stream::empty().boxed());
-            return Ok(BlobRead { meta: Self::meta(path, found), range, content });
-        }
-        let asked = format!("bytes={}-{}", range.start, range.end - 1);
-        let answer = self.request(&key, Some(&asked), found.etag.as_ref()).await.map_err(read_refused)?;
-        self.answered(path, answer, Some(range))
     }
-
-    /// What a read answered. `asked`: the range, where it is known.
-    fn answered(&self, path: &BlobPath, answer: Answer, asked: Option<std::ops::Range<u64>>) -> Result<BlobRead> {
-        let found = found(&answer.headers, self.service.traits())?;
-        let range = match (answer.status, &asked) {
-            // Some answer so to a range of an empty blob.
-            (StatusCode::PARTIAL_CONTENT, None) if found.size == 0 => 0..0,
-            (StatusCode::PARTIAL_CONTENT, _) => content_range(&answer)?,
-            (_, None) => 0..found.size,
-            (_, Some(asked)) if *asked == (0..found.size) => 0..found.size,
-            _ => return Err(Error::unavailable("the service answers the whole blob in place of the range that was asked for")),
-        };
-        Ok(BlobRead { meta: Self::meta(path, found), range, content: BlobContent::Stream(answer.into_stream()) })
-    }
-}
-
-/// The offsets in `Content-Range: bytes 2-9/10`.
-fn content_range(answer: &Answer) -> Result<std::ops::Range<u64>> {
-    let parse = || {
-        let (range, _) = answer.header("content-range")?.strip_prefix("bytes ")?.split_once('/')?;
-        let (from, to) = range.split_once('-')?;
-        Some(from.parse().ok()?..to.parse::<u64>().ok()?.checked_add(1)?)
-    };
-    parse().ok_or_else(|| Error::unavailable("the service does not say which range it answers"))
-}
-
-/// The header for a range that a service understands; `None` where the blob's size has to be known first.
-fn range_header(range: &ByteRange, suffixes: bool) -> Option<String> {
-    match range {
-        ByteRange::Bounded(range) if range.start < range.end && range.start < BEYOND => {
-            Some(format!("bytes={}-{}", range.start, range.end.min(BEYOND) - 1))
-        }
-        ByteRange::From(from) if *from < BEYOND => Some(format!("bytes={from}-")),
-        ByteRange::Suffix(count) if suffixes && (1..BEYOND).contains(count) => Some(format!("bytes=-{count}")),
-        _ => None,
-    }
-}
-
-fn changed() -> Error {
-    Error::conflict("the blob has another mark than the one asked for")
-}
-
-fn read_refused(failure: Failure) -> Error {
-    if failure.is(StatusCode::PRECONDITION_FAILED) { changed() } else { failure.into() }
 }
 
 #[async_trait]
@@ -173,7 +127,7 @@ impl BlobBackend for ObjectBlobs {
     }
 
     async fn put(&self, path: &BlobPath, body: BlobBody, options: &PutOptions) -> Result<BlobMeta> {
-        self.check_open()?;
+        self.ready().await?;
         let put = upload::put(&self.service, &self.key(path)?, body, options, self.chunks).await;
         let (etag, size) = put.map_err(|e| e.with_backend(&self.info))?;
         Ok(BlobMeta {
@@ -187,44 +141,23 @@ impl BlobBackend for ObjectBlobs {
     }
 
     async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
-        self.check_open()?;
-        let if_match = options.if_match.as_ref();
-        let read = async {
-            let header = match &options.range {
-                None => None,
-                Some(range) => match range_header(range, self.service.traits().suffix_ranges) {
-                    Some(header) => Some(header),
-                    None => return self.resolved(path, range, if_match).await,
-                },
-            };
-            match (self.request(&self.key(path)?, header.as_deref(), if_match).await, &options.range) {
-                // The range holds no byte of the blob: at its very end that is an empty read, behind it an error.
-                (Err(failure), Some(range)) if failure.is(StatusCode::RANGE_NOT_SATISFIABLE) => {
-                    self.resolved(path, range, if_match).await
-                }
-                // Some answer a range of an empty blob with all of it.
-                (Ok(answer), Some(range)) if answer.status != StatusCode::PARTIAL_CONTENT => {
-                    let asked = range.resolve(found(&answer.headers, self.service.traits())?.size)?;
-                    self.answered(path, answer, Some(asked))
-                }
-                (answer, _) => self.answered(path, answer.map_err(read_refused)?, None),
-            }
-        };
-        read.await.map_err(|e| e.with_backend(&self.info))
+        self.ready().await?;
+        let get = async { read::get(&*self.service, (path, &self.key(path)?), options).await };
+        get.await.map_err(|e| e.with_backend(&self.info))
     }
 
     async fn head(&self, path: &BlobPath) -> Result<BlobMeta> {
-        self.check_open()?;
-        let found = self.find(&self.key(path)?).await.map_err(|e| Error::from(e).with_backend(&self.info))?;
-        Ok(Self::meta(path, found))
+        self.ready().await?;
+        let found = self.service.find(&self.key(path)?).await.map_err(|e| Error::from(e).with_backend(&self.info))?;
+        Ok(found.into_meta(path))
     }
 
     async fn delete(&self, path: &BlobPath, if_match: Option<&ETag>) -> Result<bool> {
-        self.check_open()?;
+        self.ready().await?;
         let key = self.key(path)?;
         let delete = async {
             // Services answer alike whether there was a blob or not, and not all of them look at the mark.
-            let found = self.find_if_there(&key).await?;
+            let found = find_if_there(&*self.service, &key).await?;
             match (found, if_match) {
                 (None, None) => return Ok(false),
                 (None, Some(_)) => return Err(changed()),
@@ -242,15 +175,15 @@ impl BlobBackend for ObjectBlobs {
     }
 
     async fn copy(&self, from: &BlobPath, to: &BlobPath, mode: &PutMode) -> Result<BlobMeta> {
-        self.check_open()?;
+        self.ready().await?;
         let (source, target) = (self.key(from)?, self.key(to)?);
         let copy = async {
-            let found = self.find(&source).await.map_err(Error::from)?;
+            let found = self.service.find(&source).await.map_err(Error::from)?;
             if source == target {
                 return match mode {
                     PutMode::Create => Err(Error::already_exists("there is a blob at this path already")),
                     PutMode::Update(etag) if found.etag.as_ref() != Some(etag) => Err(changed()),
-                    _ => Ok(Self::meta(to, found)),
+                    _ => Ok(found.into_meta(to)),
                 };
             }
             let etag = if self.service.copies(&found, mode) {
@@ -258,7 +191,7 @@ impl BlobBackend for ObjectBlobs {
             } else {
                 upload::copy(&self.service, (&source, &found), &target, mode, self.chunks).await?
             };
-            Ok(Self::meta(to, Found { etag: Some(etag), modified_at: Utc::now(), ..found }))
+            Ok(Found { etag: Some(etag), modified_at: Utc::now(), ..found }.into_meta(to))
         };
         copy.await.map_err(|e: Error| e.with_backend(&self.info))
     }
@@ -277,7 +210,7 @@ impl BlobBackend for ObjectBlobs {
     }
 
     async fn signed_url(&self, path: &BlobPath, access: SignedAccess, expires_in: Duration) -> Result<Secret> {
-        self.check_open()?;
+        self.ready().await?;
         self.service.signed_url(&self.key(path)?, access, expires_in).await.map_err(|e| e.with_backend(&self.info))
     }
 
@@ -291,26 +224,11 @@ impl BlobBackend for ObjectBlobs {
 
     async fn ping(&self) -> Result<()> {
         self.check_open()?;
-        let listing =
-            super::service::Listing { prefix: self.prefix.clone(), one_level: true, start_after: None, page_size: Some(1) };
-        let page = self.service.page(&listing, None).await;
-        page.map(drop).map_err(|e| Error::from(e).with_backend(&self.info))
+        self.page_of_one().await
     }
 
     async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Relaxed);
         Ok(())
-    }
-}
-
-/// Creates the container where that is wanted; credentials that may write, not create, are good enough where it is there.
-pub(super) async fn prepare(blobs: &ObjectBlobs, auto_create: bool) -> Result<()> {
-    if !auto_create {
-        return Ok(());
-    }
-    match blobs.ping().await {
-        Err(error) if error.kind() == ErrorKind::NotFound => blobs.create_container().await.map(drop),
-        // Everything else is told by the first use: a service that is away now may be back then.
-        _ => Ok(()),
     }
 }

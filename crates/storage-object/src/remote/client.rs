@@ -8,8 +8,9 @@ use object_store::client::{HttpClient, HttpConnector as _, ReqwestConnector};
 use object_store::{ClientOptions, RetryConfig};
 use serde::Deserialize;
 use storage_core::{BackendInfo, Backends, BlobCapabilities, BlobPath, DriverConfig, Error, OptionSpec, Result};
+use tokio::sync::OnceCell;
 
-use super::backend::{ObjectBlobs, prepare};
+use super::backend::{Container, ObjectBlobs};
 use super::engines::Engines;
 use super::errors::from_store;
 use super::service::Service;
@@ -167,7 +168,7 @@ pub(crate) async fn open(parts: Parts, config: &DriverConfig) -> Result<Backends
         chunks: parts.chunks,
         engines: parts.engines,
         closed: AtomicBool::new(false),
+        container: if config.auto_create { Container::Wanted(OnceCell::new()) } else { Container::NotOurs },
     };
-    prepare(&blobs, config.auto_create).await?;
-    records::serve(Arc::new(blobs), config)
+    records::serve(Arc::new(blobs.opened().await?), config)
 }

@@ -56,6 +56,7 @@ impl Engines {
 }
 
 /// Host and port, and whether it is by TLS, of `https://host:port`; `None` where there is more to the address.
+#[cfg(any(feature = "aws", feature = "gcp"))]
 pub(crate) fn host_of(endpoint: &str) -> Option<(&str, bool)> {
     let (scheme, host) = endpoint.split_once("://")?;
     (!host.contains('/')).then_some((host, scheme == "https"))

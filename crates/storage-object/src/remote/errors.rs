@@ -1,6 +1,8 @@
 //! What errors of object_store, and errors within good answers, mean.
 
+#[cfg(feature = "buckets")]
 use object_store::Error as StoreError;
+#[cfg(feature = "buckets")]
 use storage_core::{Error, ErrorKind};
 
 /// The text of the first element of that name.
@@ -11,6 +13,7 @@ pub(crate) fn element(xml: &str, name: &str) -> Option<String> {
 }
 
 /// An error of building a client or of getting credentials. object_store's own texts name no secrets.
+#[cfg(feature = "buckets")]
 pub(crate) fn from_store(error: &StoreError) -> Error {
     let kind = match error {
         StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => ErrorKind::Unsupported,
@@ -22,6 +25,7 @@ pub(crate) fn from_store(error: &StoreError) -> Error {
 }
 
 /// An error with its causes, each once.
+#[cfg(feature = "buckets")]
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -36,6 +40,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// No credentials could be had.
+#[cfg(feature = "buckets")]
 pub(crate) fn no_credentials(error: &StoreError) -> Error {
     Error::new(
         ErrorKind::Unauthorized,

@@ -1,14 +1,25 @@
 //! What the services share.
 
-mod backend;
-mod client;
-mod engines;
 mod errors;
-mod list;
-mod service;
-mod signing;
-mod upload;
+mod pieces;
+mod read;
 mod wire;
+
+// What services that keep buckets or containers share.
+#[cfg(feature = "buckets")]
+mod backend;
+#[cfg(feature = "buckets")]
+mod client;
+#[cfg(feature = "buckets")]
+mod engines;
+#[cfg(feature = "buckets")]
+mod list;
+#[cfg(feature = "buckets")]
+mod service;
+#[cfg(feature = "buckets")]
+mod signing;
+#[cfg(feature = "buckets")]
+mod upload;
 #[cfg(any(feature = "aws", feature = "gcp"))]
 mod xml_api;
 
@@ -21,4 +32,8 @@ pub(crate) mod azure;
 #[cfg(feature = "gcp")]
 pub(crate) mod gcp;
 
+#[cfg(feature = "http")]
+pub(crate) mod http;
+
+#[cfg(feature = "buckets")]
 pub use backend::ObjectBlobs;

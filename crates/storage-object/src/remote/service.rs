@@ -1,17 +1,12 @@
 //! What the services have in common, and what each has its own way of doing.
 
-use std::fmt::Debug;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use http::HeaderMap;
-use http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LAST_MODIFIED,
-};
-use storage_core::{BlobAttributes, ETag, Error, PutMode, PutOptions, Result, Secret, SignedAccess};
+use storage_core::{ETag, Error, PutMode, PutOptions, Result, Secret, SignedAccess};
 
-use super::wire::{Failure, Wire};
+use super::read::{Found, Source};
+use super::wire::Failure;
 
 /// What a service allows, and how it names things.
 #[derive(Clone, Debug)]
@@ -32,15 +27,6 @@ pub(crate) struct Traits {
     pub(crate) refused: &'static str,
     /// Folders show in listings of one level for a while after their last blob is gone: they are looked into.
     pub(crate) folders_linger: bool,
-}
-
-/// A blob as a service describes it.
-#[derive(Clone, Debug)]
-pub(crate) struct Found {
-    pub(crate) size: u64,
-    pub(crate) modified_at: DateTime<Utc>,
-    pub(crate) etag: Option<ETag>,
-    pub(crate) attributes: BlobAttributes,
 }
 
 /// What to list: keys that start with `prefix` and lie behind `start_after`.
@@ -75,13 +61,8 @@ pub(crate) struct Listed {
 
 /// One container of one service. Keys are whole: they include the store's prefix.
 #[async_trait]
-pub(crate) trait Service: Debug + Send + Sync + 'static {
-    fn wire(&self) -> &Wire;
-
+pub(crate) trait Service: Source {
     fn traits(&self) -> &Traits;
-
-    /// The address of a blob, encoded.
-    fn url(&self, key: &str) -> String;
 
     /// `false`: it was there.
     async fn create_container(&self) -> Result<bool, Failure>;
@@ -127,43 +108,4 @@ pub(crate) trait Service: Debug + Send + Sync + 'static {
     async fn page(&self, listing: &Listing, token: Option<&str>) -> Result<ListPage, Failure>;
 
     async fn signed_url(&self, key: &str, access: SignedAccess, expires_in: std::time::Duration) -> Result<Secret>;
-}
-
-/// A mark without the quotes that headers put around it: listings of some services leave them out.
-pub(crate) fn mark(text: &str) -> ETag {
-    ETag(text.trim_matches('"').to_owned())
-}
-
-/// A mark as headers want it.
-pub(crate) fn quoted(etag: &ETag) -> String {
-    format!("\"{}\"", etag.0)
-}
-
-/// Reads what a `GET` or `HEAD` says of a blob.
-pub(crate) fn found(headers: &HeaderMap, traits: &Traits) -> Result<Found> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let own = |name: http::HeaderName| text(name.as_str()).map(str::to_owned);
-    let ranged = text(CONTENT_RANGE.as_str()).and_then(|range| range.rsplit('/').next()).and_then(|size| size.parse().ok());
-    let size = ranged.or_else(|| text(CONTENT_LENGTH.as_str()).and_then(|size| size.parse().ok()));
-    let metadata = headers.iter().filter_map(|(name, value)| {
-        let name = name.as_str().strip_prefix(traits.metadata_prefix)?;
-        Some((name.to_owned(), value.to_str().ok()?.to_owned()))
-    });
-    Ok(Found {
-        size: size.ok_or_else(|| Error::unavailable("the service's answer does not say how large the blob is"))?,
-        modified_at: text(LAST_MODIFIED.as_str()).and_then(http_date).unwrap_or_else(Utc::now),
-        etag: text("etag").map(mark),
-        attributes: BlobAttributes {
-            content_type: own(CONTENT_TYPE),
-            cache_control: own(CACHE_CONTROL),
-            content_disposition: own(CONTENT_DISPOSITION),
-            content_encoding: own(CONTENT_ENCODING),
-            metadata: metadata.collect(),
-        },
-    })
-}
-
-/// A date of HTTP: `Wed, 25 Nov 2026 01:14:56 GMT`.
-pub(crate) fn http_date(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc2822(text).ok().map(|date| date.with_timezone(&Utc))
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use http::Method;
 use storage_core::backoff::Backoff;
-use storage_core::{BlobBody, ByteStream, ETag, Error, PutMode, PutOptions, Result};
+use storage_core::{BlobBody, ETag, Error, PutMode, PutOptions, Result};
 
-use super::service::{Found, Service, quoted};
+use super::pieces::{Pieces, size_of};
+use super::read::{Found, quoted};
+use super::service::Service;
 use super::wire::{Call, Failure};
 
 /// How often a part is tried, and the longest wait that a service can ask for in between: whoever put the blob can't send a part again.
@@ -67,14 +69,14 @@ pub(crate) async fn put(
         return Ok((service.put(key, bytes, options).await.map_err(|e| refused(e, &options.mode))?, size));
     }
     let chunks = chunks.for_size(size, limits.max_parts, limits.max_part)?;
-    let mut pieces = Pieces { stream: body.into_stream(), rest: Bytes::new(), announced: size, read: 0 };
+    let mut pieces = Pieces::new(body.into_stream(), size);
     let first = pieces.next(chunks.part_size).await?;
     if (first.len() as u64) < chunks.part_size {
-        return Ok((service.put(key, first, options).await.map_err(|e| refused(e, &options.mode))?, pieces.read));
+        return Ok((service.put(key, first, options).await.map_err(|e| refused(e, &options.mode))?, pieces.read()));
     }
     let second = pieces.next(chunks.part_size).await?;
     if second.is_empty() {
-        return Ok((service.put(key, first, options).await.map_err(|e| refused(e, &options.mode))?, pieces.read));
+        return Ok((service.put(key, first, options).await.map_err(|e| refused(e, &options.mode))?, pieces.read()));
     }
     if whole {
         return Err(Error::unsupported(format!(
@@ -127,7 +129,7 @@ async fn in_parts(
     let parts: Vec<String> = done.into_iter().map(|(_, part)| part).collect();
     let etag = complete(service, key, &upload.id, &parts, options).await?;
     upload.finished();
-    Ok((etag, pieces.read))
+    Ok((etag, pieces.read()))
 }
 
 /// Copies a blob that was just found, where the service can't do that by itself: through here where it is small, else part by part within the service.
@@ -143,7 +145,7 @@ pub(crate) async fn copy(
         let if_match = found.etag.as_ref().map(quoted);
         let call = Call::new(Method::GET, service.url(from)).header_if("if-match", if_match.as_deref());
         let body = service.wire().send(call).await.map_err(Error::from)?.into_stream();
-        let body = Pieces { stream: body, rest: Bytes::new(), announced: Some(found.size), read: 0 }.next(found.size + 1).await?;
+        let body = Pieces::new(body, Some(found.size)).next(found.size + 1).await?;
         return service.put(to, body, &options).await.map_err(|e| refused(e, mode));
     }
     // Nothing passes through memory here.
@@ -268,61 +270,6 @@ impl Drop for Upload {
     }
 }
 
-/// How many bytes a body has. For a file: from its position to its end.
-fn size_of(body: &BlobBody) -> Result<Option<u64>> {
-    use std::io::Seek as _;
-    let BlobBody::File(file) = body else { return Ok(body.size()) };
-    let mut file = file;
-    Ok(Some(file.metadata()?.len().saturating_sub(file.stream_position()?)))
-}
-
-/// A stream, cut anew.
-struct Pieces {
-    stream: ByteStream,
-    rest: Bytes,
-    announced: Option<u64>,
-    read: u64,
-}
-
-impl Pieces {
-    /// The next piece of `size` bytes: shorter only at the end, where it may be empty.
-    async fn next(&mut self, size: u64) -> Result<Bytes> {
-        let size = usize::try_from(size).map_err(|_| Error::config("part_size is larger than this machine's memory"))?;
-        // A piece that is large enough is not copied.
-        if self.rest.len() >= size {
-            return Ok(self.rest.split_to(size));
-        }
-        let mut piece = BytesMut::new();
-        piece.extend_from_slice(&std::mem::take(&mut self.rest));
-        while piece.len() < size {
-            let Some(mut bytes) = self.stream.try_next().await? else {
-                self.check(true)?;
-                break;
-            };
-            self.read += bytes.len() as u64;
-            self.check(false)?;
-            if piece.is_empty() && bytes.len() >= size {
-                let whole = bytes.split_to(size);
-                self.rest = bytes;
-                return Ok(whole);
-            }
-            let take = bytes.len().min(size - piece.len());
-            piece.extend_from_slice(&bytes.split_to(take));
-            self.rest = bytes;
-        }
-        Ok(piece.freeze())
-    }
-
-    fn check(&self, ended: bool) -> Result<()> {
-        let Some(announced) = self.announced else { return Ok(()) };
-        if self.read > announced || (ended && self.read != announced) {
-            let relation = if ended { "" } else { " at least" };
-            return Err(Error::invalid(format!("the stream has {}{relation} bytes, {announced} were announced", self.read)));
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -342,32 +289,5 @@ mod tests {
         assert!(CHUNKS.for_size(Some(60_000 << 30), 10_000, 5 << 30).is_err());
         // One byte more than a single request may carry on S3.
         assert_eq!(of((5 << 30) + 1).part_size, 8 * MIB);
-    }
-
-    #[tokio::test]
-    async fn pieces_are_cut_anew() {
-        for sizes in [vec![10], vec![3, 3, 3, 1], vec![1; 10], vec![0, 4, 0, 6], vec![5, 5]] {
-            let total: Vec<u8> = (0..10).collect();
-            let mut at = 0;
-            let pieces: Vec<_> = sizes
-                .iter()
-                .map(|size| {
-                    at += size;
-                    Ok(Bytes::copy_from_slice(&total[at - size..at]))
-                })
-                .collect();
-            let stream = futures::stream::iter(pieces).boxed();
-            let mut pieces = Pieces { stream, rest: Bytes::new(), announced: Some(10), read: 0 };
-            let mut cut = Vec::new();
-            loop {
-                let piece = pieces.next(4).await.unwrap();
-                if piece.is_empty() {
-                    break;
-                }
-                cut.push(piece);
-            }
-            assert_eq!(cut.iter().map(Bytes::len).collect::<Vec<_>>(), [4, 4, 2], "{sizes:?}");
-            assert_eq!(cut.concat(), total);
-        }
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn encoded_path(key: &str) -> String {
 }
 
 /// `base`, with a query.
+#[cfg(feature = "buckets")]
 pub(crate) fn with_query(base: &str, query: &[(&str, &str)]) -> String {
     let mut url = base.to_owned();
     for (n, (name, value)) in query.iter().enumerate() {
@@ -46,6 +47,7 @@ pub(crate) trait Authorize: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A request that is not signed yet.
+#[derive(Clone)]
 pub(crate) struct Call {
     method: Method,
     url: String,
@@ -86,7 +88,7 @@ impl Call {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    body: HttpResponseBody,
+    pub(crate) body: HttpResponseBody,
 }
 
 impl Answer {
@@ -95,9 +97,24 @@ impl Answer {
     }
 
     /// The whole body, of an answer that is known to be short.
+    #[cfg(feature = "buckets")]
     pub(crate) async fn text(self) -> Result<String> {
         let bytes = self.body.bytes().await.map_err(transport)?;
         String::from_utf8(bytes.into()).map_err(|e| Error::unavailable("the service's answer is not text").with_source(e))
+    }
+
+    /// The whole body, which may be long.
+    #[cfg(feature = "http")]
+    pub(crate) async fn text_up_to(self, limit: usize) -> Result<String> {
+        let (mut body, mut stream) = (Vec::new(), self.into_stream());
+        while let Some(piece) = stream.next().await {
+            let piece = piece?;
+            if body.len() + piece.len() > limit {
+                return Err(Error::invalid(format!("the service's answer has more than {limit} bytes: too much in one folder")));
+            }
+            body.extend_from_slice(&piece);
+        }
+        String::from_utf8(body).map_err(|e| Error::unavailable("the service's answer is not text").with_source(e))
     }
 
     /// The body in pieces, as they come.
@@ -156,10 +173,27 @@ impl Failure {
         Self::Refused(Refusal { status, code, message, retry_after: None })
     }
 
+    /// There is no blob of this name.
+    pub(crate) fn is_missing(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.status == StatusCode::NOT_FOUND,
+            Self::Failed(error) => error.kind() == ErrorKind::NotFound,
+        }
+    }
+
+    /// The connection was closed before anything was answered, as servers do with connections that wait for a next request.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_closed(&self) -> bool {
+        let Self::Failed(error) = self else { return false };
+        let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<HttpError>());
+        source.is_some_and(|source| matches!(source.kind(), HttpErrorKind::Request | HttpErrorKind::Interrupted))
+    }
+
     pub(crate) fn is(&self, status: StatusCode) -> bool {
         self.status() == Some(status)
     }
 
+    #[cfg(feature = "buckets")]
     pub(crate) fn code(&self) -> &str {
         match self {
             Self::Refused(refusal) => &refusal.code,
@@ -236,7 +270,7 @@ pub(crate) fn transport(error: HttpError) -> Error {
 }
 
 impl Refusal {
-    async fn read(answer: Answer) -> Self {
+    pub(crate) async fn read(answer: Answer) -> Self {
         let retry_after = answer.header(RETRY_AFTER.as_str()).and_then(wait_of);
         let header = ["x-ms-error-code", "x-amz-error-code"].iter().find_map(|name| answer.header(name)).map(str::to_owned);
         let status = answer.status;

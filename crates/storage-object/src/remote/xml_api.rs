@@ -12,7 +12,8 @@ use serde::Deserialize;
 use storage_core::{BlobAttributes, ETag, Error, PutMode, PutOptions, Result, Secret, SignedAccess};
 
 use super::errors;
-use super::service::{Found, ListPage, Listed, Listing, Service, Traits, mark, quoted};
+use super::read::{Found, Source, mark, quoted};
+use super::service::{ListPage, Listed, Listing, Service, Traits};
 use super::signing::signed;
 use super::wire::{Answer, Call, Failure, Wire, encoded_path, with_query};
 
@@ -178,17 +179,28 @@ fn mark_of(answer: &Answer) -> Result<ETag, Failure> {
 }
 
 #[async_trait]
-impl Service for XmlApi {
+impl Source for XmlApi {
     fn wire(&self) -> &Wire {
         &self.wire
     }
 
-    fn traits(&self) -> &Traits {
-        &self.traits
+    fn metadata_prefix(&self) -> &'static str {
+        self.traits().metadata_prefix
+    }
+
+    fn suffix_ranges(&self) -> bool {
+        self.traits().suffix_ranges
     }
 
     fn url(&self, key: &str) -> String {
         format!("{}/{}", self.bucket_url, encoded_path(key))
+    }
+}
+
+#[async_trait]
+impl Service for XmlApi {
+    fn traits(&self) -> &Traits {
+        &self.traits
     }
 
     async fn create_container(&self) -> Result<bool, Failure> {

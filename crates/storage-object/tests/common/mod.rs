@@ -8,7 +8,7 @@ pub(crate) mod services;
 pub(crate) const KEY: &str = "storagetest";
 pub(crate) const SECRET: &str = "storagetestsecret";
 
-/// A server for tests.
+/// A service of buckets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Server {
     SeaweedFs,
@@ -27,15 +27,24 @@ impl Server {
 
     /// Its address, or why it is not there.
     pub(crate) fn address(self) -> Result<String, String> {
-        std::env::var(self.variable()).map_err(|_| {
-            format!("no {self:?}: `cargo xtask test --backend object` starts it where it is installed (`--all` installs it), or set {}", self.variable())
-        })
+        address(&format!("{self:?}"), self.variable())
     }
 
     /// Its address; skips the test where there is none.
     pub(crate) fn or_skip(self) -> Option<String> {
         self.address().map_err(|reason| storage_conformance::skip(&reason)).ok()
     }
+}
+
+fn address(name: &str, variable: &str) -> Result<String, String> {
+    std::env::var(variable).map_err(|_| {
+        format!("no {name}: `cargo xtask test --backend object` starts it where it is installed (`--all` installs it), or set {variable}")
+    })
+}
+
+/// The address of a WebDAV server, or why there is none.
+pub(crate) fn apache() -> Result<String, String> {
+    address("Apache", "XTASK_TEST_APACHE")
 }
 
 /// The options of an S3 server, as a query.

@@ -2,7 +2,7 @@
 
 use storage_conformance::{DriverHarness, Place};
 use storage_core::DriverConfig;
-use storage_object::{AzureDriver, S3Driver};
+use storage_object::{AzureDriver, HttpDriver, S3Driver};
 
 use super::{Server, s3_options};
 
@@ -48,4 +48,13 @@ pub(crate) fn azurite() -> DriverHarness<AzureDriver> {
         .refused_in_paths("\\")
         .manual_clock()
         .few_queries()
+}
+
+pub(crate) fn apache() -> DriverHarness<HttpDriver> {
+    let address = super::apache();
+    let unavailable = address.as_ref().err().cloned();
+    let endpoint = address.unwrap_or_default();
+    let place = move || Ok(Place::unique_name(&format!("{endpoint}/conformance/")));
+    let broken = || Ok(Place::url("http://127.0.0.1:1/nowhere"));
+    DriverHarness::new(HttpDriver, place).broken(broken).unavailable(unavailable).manual_clock()
 }

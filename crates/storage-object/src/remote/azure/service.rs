@@ -19,7 +19,8 @@ use uuid::Uuid;
 
 use super::sas;
 use crate::remote::errors::{from_store, no_credentials};
-use crate::remote::service::{Found, ListPage, Listed, Listing, Service, Traits, http_date, mark, quoted};
+use crate::remote::read::{Found, Source, http_date, mark, quoted};
+use crate::remote::service::{ListPage, Listed, Listing, Service, Traits};
 use crate::remote::signing::signed;
 use crate::remote::wire::{Answer, Authorize, Call, Failure, Wire, encoded_path, with_query};
 
@@ -158,17 +159,28 @@ impl AzureBlobs {
 }
 
 #[async_trait]
-impl Service for AzureBlobs {
+impl Source for AzureBlobs {
     fn wire(&self) -> &Wire {
         &self.wire
     }
 
-    fn traits(&self) -> &Traits {
-        &TRAITS
+    fn metadata_prefix(&self) -> &'static str {
+        self.traits().metadata_prefix
+    }
+
+    fn suffix_ranges(&self) -> bool {
+        self.traits().suffix_ranges
     }
 
     fn url(&self, key: &str) -> String {
         format!("{}/{}", self.container_url, encoded_path(key))
+    }
+}
+
+#[async_trait]
+impl Service for AzureBlobs {
+    fn traits(&self) -> &Traits {
+        &TRAITS
     }
 
     async fn create_container(&self) -> Result<bool, Failure> {
