@@ -62,24 +62,36 @@ fn other_length(announced: u64, found: &str) -> Error {
 }
 
 /// A piece that came in.
-enum Piece {
+pub(super) enum Piece {
     /// Nobody else holds it: it may be changed where it is.
     Own(BytesMut),
     Shared(Bytes),
 }
 
 impl Piece {
-    fn len(&self) -> usize {
-        match self {
-            Self::Own(bytes) => bytes.len(),
-            Self::Shared(bytes) => bytes.len(),
-        }
-    }
-
     fn split_to(&mut self, len: usize) -> Bytes {
         match self {
             Self::Own(bytes) => bytes.split_to(len).freeze(),
             Self::Shared(bytes) => bytes.split_to(len),
+        }
+    }
+
+    #[cfg(feature = "encryption")]
+    fn split(&mut self, len: usize) -> Self {
+        match self {
+            Self::Own(bytes) => Self::Own(bytes.split_to(len)),
+            Self::Shared(bytes) => Self::Shared(bytes.split_to(len)),
+        }
+    }
+}
+
+impl std::ops::Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
         }
     }
 }
@@ -113,7 +125,7 @@ impl Incoming {
 
     /// Waits until there is a byte. `false`: there are no more.
     pub(super) async fn fill(&mut self) -> Result<bool> {
-        while self.piece.len() == 0 {
+        while self.piece.is_empty() {
             match self.stream.next().await.transpose()? {
                 Some(piece) => {
                     self.missing = self.missing.saturating_sub(piece.len() as u64);
@@ -140,6 +152,18 @@ impl Incoming {
             Piece::Own(bytes) if bytes.len() >= len => Some(bytes.split_to(len)),
             _ => None,
         })
+    }
+
+    /// The next `len` bytes in the pieces that they came in. Fewer: there are no more.
+    #[cfg(feature = "encryption")]
+    pub(super) async fn portion(&mut self, len: usize) -> Result<Vec<Piece>> {
+        let (mut parts, mut left) = (Vec::new(), len);
+        while left > 0 && self.fill().await? {
+            let part = self.piece.split(left.min(self.piece.len()));
+            left -= part.len();
+            parts.push(part);
+        }
+        Ok(parts)
     }
 
     /// The next `count` bytes; fewer where there are no more.

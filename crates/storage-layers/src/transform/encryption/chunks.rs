@@ -12,7 +12,7 @@ use storage_core::{BlobPath, ByteStream, Error, Result};
 use super::header::Header;
 use super::key::Key;
 use super::layout::{CHUNK, STORED_CHUNK, TAG};
-use crate::transform::body::Incoming;
+use crate::transform::body::{Incoming, Piece};
 
 /// What the derived keys are for.
 const PURPOSE: &[u8] = b"storage-layers blob encryption 1";
@@ -164,7 +164,10 @@ impl Sealing {
 pub(super) struct Opening {
     source: Incoming,
     cipher: Cipher,
+    /// Where chunks are put together.
     out: BytesMut,
+    /// The second part of a chunk whose first was handed out.
+    ready: Option<Bytes>,
     /// The next chunk, the one to end before, and the blob's last one.
     index: u64,
     end: u64,
@@ -178,34 +181,55 @@ impl Opening {
     pub(super) fn new(source: Incoming, cipher: Cipher, size: u64, chunks: std::ops::Range<u64>) -> Self {
         let last = super::layout::chunks(size) - 1;
         let last_len = usize::try_from(size - last * CHUNK as u64).unwrap_or_default() + TAG;
-        Self { source, cipher, out: BytesMut::new(), index: chunks.start, end: chunks.end, last, last_len }
+        Self { source, cipher, out: BytesMut::new(), ready: None, index: chunks.start, end: chunks.end, last, last_len }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
+        if let Some(ready) = self.ready.take() {
+            return Ok(Some(ready));
+        }
         if self.index == self.end {
             return Ok(None);
         }
         let is_last = self.index == self.last;
         let len = if is_last { self.last_len } else { STORED_CHUNK };
-        let mut chunk = match self.source.own(len).await? {
-            Some(chunk) => chunk,
-            None => self.copied(len).await?,
+        let plain = match self.source.own(len).await? {
+            Some(mut chunk) => {
+                let plain = self.cipher.open(&mut chunk, self.index, is_last)?;
+                chunk.truncate(plain);
+                chunk.freeze()
+            }
+            None => self.scattered(len, is_last).await?,
         };
-        let plain = self.cipher.open(&mut chunk, self.index, is_last)?;
         self.index += 1;
-        chunk.truncate(plain);
-        Ok(Some(chunk.freeze()))
+        Ok(Some(plain))
     }
 
-    /// The next `len` bytes, put together.
-    async fn copied(&mut self, len: usize) -> Result<BytesMut> {
+    /// Opens a chunk that lies in several pieces, or in one that somebody else holds too.
+    async fn scattered(&mut self, len: usize, is_last: bool) -> Result<Bytes> {
+        let mut parts = self.source.portion(len).await?;
+        self.out.clear();
         self.out.reserve(len);
-        while self.out.len() < len {
-            let some = self.source.some(len - self.out.len()).await?;
-            let some = some.ok_or_else(|| self.source.ended())?;
-            self.out.extend_from_slice(&some);
+        for part in &parts {
+            self.out.extend_from_slice(part);
         }
-        Ok(self.out.split())
+        if self.out.len() < len {
+            return Err(self.source.ended());
+        }
+        let plain = self.cipher.open(&mut self.out, self.index, is_last)?;
+        self.out.truncate(plain);
+        if let [Piece::Own(one), Piece::Own(two)] = &mut parts[..] {
+            // Back to where it came from: that costs less than new memory for each.
+            let (first, second) = self.out.split_at(one.len().min(plain));
+            let (mut one, mut two) = (std::mem::take(one), std::mem::take(two));
+            for (part, bytes) in [(&mut one, first), (&mut two, second)] {
+                part[..bytes.len()].copy_from_slice(bytes);
+                part.truncate(bytes.len());
+            }
+            self.ready = Some(two.freeze()).filter(|two| !two.is_empty());
+            return Ok(one.freeze());
+        }
+        Ok(self.out.split().freeze())
     }
 
     pub(super) fn into_stream(self) -> ByteStream {
@@ -214,5 +238,65 @@ impl Opening {
             Ok(piece.map(|piece| (piece, opening)))
         });
         pieces.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream::TryStreamExt as _;
+
+    use super::*;
+    use crate::transform::encryption::Algorithm;
+    use crate::transform::encryption::layout::{self, HEADER};
+
+    fn blob() -> (Key, Header, BlobPath) {
+        let key = Key::new([7; 32]);
+        let header = Header::new(&key, Algorithm::Aes256Gcm).unwrap();
+        (key, header, BlobPath::new("a").unwrap())
+    }
+
+    /// `bytes` in pieces of `size`, which somebody else may hold too.
+    fn pieces(bytes: &[u8], size: usize, shared: bool) -> (Vec<Bytes>, ByteStream) {
+        let pieces: Vec<Bytes> = bytes.chunks(size).map(Bytes::copy_from_slice).collect();
+        let held = if shared { pieces.clone() } else { Vec::new() };
+        (held, futures::stream::iter(pieces).map(Ok).boxed())
+    }
+
+    async fn open(sealed: &[u8], size: usize, shared: bool, plain: usize) -> Result<Vec<u8>> {
+        let (key, _, path) = blob();
+        let header = Header::parse(&Bytes::copy_from_slice(&sealed[..HEADER])).unwrap();
+        let (_held, stream) = pieces(&sealed[HEADER..], size, shared);
+        let opening = Opening::new(
+            Incoming::new(stream),
+            Cipher::new(&key, &header, &path)?,
+            plain as u64,
+            0..layout::chunks(plain as u64),
+        );
+        Ok(opening.into_stream().try_collect::<Vec<Bytes>>().await?.concat())
+    }
+
+    #[tokio::test]
+    async fn chunks_are_opened_however_they_are_cut() {
+        let (key, header, path) = blob();
+        let plain: Vec<u8> = (0..3 * CHUNK + 100).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+        let (_held, stream) = pieces(&plain, 1000, false);
+        let sealing = Sealing::new(stream, &header, Cipher::new(&key, &header, &path).unwrap());
+        let sealed: Vec<u8> = sealing.into_stream().try_collect::<Vec<Bytes>>().await.unwrap().concat();
+        // Of one piece; of two, with the tag in either and cut in the middle; of many.
+        for size in
+            [sealed.len(), STORED_CHUNK, STORED_CHUNK - 1, STORED_CHUNK - TAG, STORED_CHUNK + 1, CHUNK, 50_000, 1 << 17, 999]
+        {
+            for shared in [false, true] {
+                assert!(open(&sealed, size, shared, plain.len()).await.unwrap() == plain, "pieces of {size}");
+            }
+            for at in [HEADER, HEADER + STORED_CHUNK + size % CHUNK, sealed.len() - 1] {
+                let mut flipped = sealed.clone();
+                flipped[at] ^= 1;
+                let error = open(&flipped, size, false, plain.len()).await.unwrap_err();
+                assert_eq!(error.kind(), storage_core::ErrorKind::Corrupt, "pieces of {size}: {error}");
+            }
+            let cut = open(&sealed[..sealed.len() - 50], size, false, plain.len()).await;
+            assert_eq!(cut.unwrap_err().kind(), storage_core::ErrorKind::Corrupt, "pieces of {size}");
+        }
     }
 }
