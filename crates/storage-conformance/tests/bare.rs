@@ -22,6 +22,7 @@ const QUEUE: QueueCapabilities = QueueCapabilities {
     peek: false,
     update_body: false,
     dead_letter: false,
+    atomic_send: false,
     receipts_across_processes: false,
     wakes: false,
     max_body_bytes: 64 << 10,

@@ -79,6 +79,10 @@ pub struct QueueCapabilities {
     pub update_body: bool,
     /// The delivery cap holds and dead letters are kept.
     pub dead_letter: bool,
+    /// A call sends all its messages or none, also where it fails half-way. Where not, one that fails with
+    /// [`Timeout`](crate::ErrorKind::Timeout), [`Unavailable`](crate::ErrorKind::Unavailable) or [`Throttled`](crate::ErrorKind::Throttled) may have sent
+    /// some of them; what is wrong with a message keeps all of them back everywhere.
+    pub atomic_send: bool,
     /// A receipt works in another process than the one that received.
     pub receipts_across_processes: bool,
     /// A waiting receive is woken when a message arrives, rather than looking again and again.

@@ -136,7 +136,8 @@ impl QueueStore {
         sent.pop().ok_or_else(|| Error::internal("the backend answered a message with nothing"))
     }
 
-    /// Sends all messages, in order, or none.
+    /// Sends all messages, in order, or none. Where the backend does not declare [`atomic_send`](QueueCapabilities::atomic_send), a call that failed because
+    /// the service did not answer may have sent some of them.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the index of the bad message; [`Unsupported`](crate::ErrorKind::Unsupported) for what the backend

@@ -24,6 +24,7 @@ const CAPABILITIES: QueueCapabilities = QueueCapabilities {
     peek: true,
     update_body: true,
     dead_letter: true,
+    atomic_send: true,
     receipts_across_processes: false,
     wakes: true,
     max_body_bytes: 64 << 20,

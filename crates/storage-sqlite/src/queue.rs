@@ -41,6 +41,7 @@ impl SqliteQueue {
             peek: true,
             update_body: true,
             dead_letter: true,
+            atomic_send: true,
             receipts_across_processes: true,
             wakes: true,
             max_body_bytes: 64 << 20,

@@ -91,7 +91,8 @@ pub async fn messages_say_what_they_are(h: &dyn Harness) -> CaseResult {
     Ok(())
 }
 
-/// A call sends all its messages or none: one that is bad keeps the others back, and is named.
+/// A call sends all its messages or none: one that is bad keeps the others back, and is named; also where `atomic_send` is not declared, which is about calls
+/// that the service does not answer.
 pub async fn a_call_sends_all_or_none(h: &dyn Harness) -> CaseResult {
     let q = Fixture::open(h).await?;
     let bad = [

@@ -55,6 +55,7 @@ impl FsQueue {
             peek: true,
             update_body: true,
             dead_letter: true,
+            atomic_send: true,
             receipts_across_processes: true,
             wakes: true,
             max_body_bytes: 16 << 20,
