@@ -269,7 +269,8 @@ async fn delays_are_looked_after_by_any_receiver() {
     let mut received = 0;
     while received < 20 {
         let request = Receive::up_to(5).wait(Duration::from_secs(5));
-        let batch = if received % 2 == 0 { other.receive(&q(), &request) } else { one.receive(&q(), &request) }.await.unwrap();
+        let receiver = if received % 2 == 0 { &other } else { &one };
+        let batch = receiver.receive(&q(), &request).await.unwrap();
         assert!(!batch.is_empty(), "{received} of 20");
         for delivery in batch {
             let n: usize = std::str::from_utf8(&delivery.message.body).unwrap().parse().unwrap();
