@@ -20,6 +20,11 @@ pub(crate) const IN_FLIGHT: usize = 32_768;
 /// The longest pause between two tries to connect again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// How often to look whether the connection was made anew.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long after that an answer may still come.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// When the server last said that we may not do something. It says so beside the answer that never comes.
 type Violation = Arc<Mutex<Option<Instant>>>;
 
@@ -126,9 +131,14 @@ impl NatsClient {
 
     /// A request and its answer, within the timeout whatever happens to the connection.
     pub(crate) async fn request(&self, subject: String, payload: Bytes) -> Result<Message> {
-        let started = Instant::now();
+        let (started, connects) = (Instant::now(), self.connects());
         let request = self.client.request(subject, payload);
-        match tokio::time::timeout(self.timeout, request).await {
+        let answer = tokio::select! {
+            biased;
+            answer = tokio::time::timeout(self.timeout, request) => answer,
+            () = self.reconnected(connects) => return Err(broke()),
+        };
+        match answer {
             Ok(Ok(message)) => Ok(message),
             Ok(Err(error)) if error.kind() != async_nats::RequestErrorKind::TimedOut => Err(error::from_request(&error)),
             _ => Err(self.no_answer(started)),
@@ -144,6 +154,15 @@ impl NatsClient {
         }
     }
 
+    /// Ready when the connection was made anew since it had been made so often, and a little later: what was asked over the old one is not answered.
+    pub(crate) async fn reconnected(&self, connects: u64) {
+        while self.connects() == connects {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        // What was written to the new one is answered in this time.
+        tokio::time::sleep(GRACE).await;
+    }
+
     /// What a silence since `started` means.
     pub(crate) fn no_answer(&self, started: Instant) -> Error {
         let forbidden = *self.violation.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,6 +175,11 @@ impl NatsClient {
             _ => Error::unavailable("the connection is down; it is made again as soon as the server is back"),
         }
     }
+}
+
+/// The connection broke before an answer came.
+pub(crate) fn broke() -> Error {
+    Error::unavailable("the connection broke before the answer came; it is made again already")
 }
 
 /// 10 ms at first, then doubled. At once where the connection was good until now.

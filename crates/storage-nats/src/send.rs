@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use bytes::Bytes;
+use futures::FutureExt as _;
 use storage_core::{Error, MessageId, NewMessage, Result, Sent};
 
 use crate::open::Open;
 use crate::store::Inner;
+use crate::client::{self, NatsClient};
 use crate::{codec, error};
 
 /// How many acknowledgements of one call are awaited at once.
@@ -38,11 +40,12 @@ pub(crate) async fn send(inner: &Inner, open: &Open, messages: Vec<NewMessage>) 
     // So many publishes of all calls together find room in the client; else calls could wait for each other for ever.
     let permits = inner.publishes.acquire_many(permits).await;
     let _permits = permits.map_err(|_| Error::internal("a store's semaphore was closed"))?;
-    let mut sending = Sending { sent: Vec::with_capacity(outgoing.len()), ..Sending::default() };
+    let connects = inner.client.connects();
+    let mut sending = Sending { sent: Vec::with_capacity(outgoing.len()), connects, ..Sending::default() };
     let total = outgoing.len();
     for Outgoing { subject, headers, body } in outgoing {
         if sending.waiting.len() >= window {
-            sending.next().await;
+            sending.next(&inner.client).await;
         }
         if sending.failure.is_some() {
             break;
@@ -53,7 +56,7 @@ pub(crate) async fn send(inner: &Inner, open: &Open, messages: Vec<NewMessage>) 
         }
     }
     while !sending.waiting.is_empty() {
-        sending.next().await;
+        sending.next(&inner.client).await;
     }
     match sending.failure {
         None => Ok(sending.sent),
@@ -70,13 +73,37 @@ struct Sending {
     waiting: VecDeque<PublishAckFuture>,
     sent: Vec<Sent>,
     failure: Option<Error>,
+    /// How often the connection had been made at first.
+    connects: u64,
+    /// True once an acknowledgement did not come: those behind it are not waited for.
+    given_up: bool,
 }
 
 impl Sending {
     /// Awaits the oldest acknowledgement.
-    async fn next(&mut self) {
+    async fn next(&mut self, client: &NatsClient) {
         let Some(ack) = self.waiting.pop_front() else { return };
-        match ack.await {
+        let ack = ack.into_future();
+        let ack = if self.given_up {
+            match ack.now_or_never() {
+                Some(ack) => ack,
+                None => return,
+            }
+        } else {
+            tokio::select! {
+                biased;
+                ack = ack => ack,
+                () = client.reconnected(self.connects) => {
+                    self.given_up = true;
+                    self.failure.get_or_insert_with(client::broke);
+                    return;
+                }
+            }
+        };
+        if ack.as_ref().is_err_and(|error| error.kind() == PublishErrorKind::TimedOut) {
+            self.given_up = true;
+        }
+        match ack {
             Ok(ack) => self.sent.push(Sent { id: MessageId(ack.sequence.to_string()), duplicate: ack.duplicate }),
             // The first one counts; later ones are of the same kind, or no news.
             Err(error) if self.failure.is_none() || error.kind() == PublishErrorKind::StreamNotFound => {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use storage_core::{BackendInfo, Backends, DriverConfig, Error, QueueName, Result};
 use tokio::sync::{Semaphore, watch};
 
-use crate::client::{IN_FLIGHT, NatsClient};
+use crate::client::{self, IN_FLIGHT, NatsClient};
 use crate::config::Settings;
 use crate::leases::Leases;
 use crate::open::Open;
@@ -149,7 +149,14 @@ impl Inner {
     /// # Errors
     /// It may have been stored.
     pub(crate) async fn publish_once(&self, subject: String, headers: HeaderMap, body: Bytes) -> Result<bool> {
-        match self.publish(subject, headers, body).await?.await {
+        let connects = self.client.connects();
+        let ack = self.publish(subject, headers, body).await?.into_future();
+        let ack = tokio::select! {
+            biased;
+            ack = ack => ack,
+            () = self.client.reconnected(connects) => return Err(client::broke()),
+        };
+        match ack {
             Ok(ack) => Ok(!ack.duplicate),
             Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
             Err(error) => Err(error::from_publish(&error)),
