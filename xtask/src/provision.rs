@@ -40,7 +40,7 @@ enum Install {
 }
 
 /// What tests use beyond Rust, in the order in which it has to be installed.
-const TEST_TOOLS: [Tool; 9] = [
+const TEST_TOOLS: [Tool; 12] = [
     Tool {
         name: "python3",
         purpose: "a peer in another language that reads what we wrote, and the other way round",
@@ -104,6 +104,27 @@ const TEST_TOOLS: [Tool; 9] = [
         wanted_by: "storage-object",
         detect: &["azurite-blob", "--version"],
         install: Install::Npm(&["azurite"]),
+    },
+    Tool {
+        name: "nats-server",
+        purpose: "a NATS broker with JetStream",
+        wanted_by: "storage-nats",
+        detect: &["nats-server", "--version"],
+        install: Install::Apt(&["nats-server"]),
+    },
+    Tool {
+        name: "openssl",
+        purpose: "certificates for servers that speak TLS",
+        wanted_by: "storage-nats",
+        detect: &["openssl", "version"],
+        install: Install::Apt(&["openssl"]),
+    },
+    Tool {
+        name: "nats-py",
+        purpose: "another client of NATS, which takes what we sent and the other way round",
+        wanted_by: "storage-nats",
+        detect: &["python3", "-c", "import nats"],
+        install: Install::Pip(&["nats-py"]),
     },
 ];
 

@@ -24,7 +24,7 @@ const KNOWN: [(&[&str], Option<&str>); 12] = [
     (&["az", "azure", "abfs", "abfss"], Some("azure")),
     (&["gs", "gcs"], Some("gcp")),
     (&["redis", "rediss"], None),
-    (&["nats"], None),
+    (&["nats", "tls"], Some("nats")),
     (&["amqp", "amqps", "rabbitmq", "celery", "celery+amqp"], None),
     (&["azure-queue", "azure-table"], None),
 ];
@@ -45,6 +45,8 @@ impl Default for Registry {
         registry.register(Arc::new(storage_object::AzureDriver));
         #[cfg(feature = "gcp")]
         registry.register(Arc::new(storage_object::GcsDriver));
+        #[cfg(feature = "nats")]
+        registry.register(Arc::new(storage_nats::NatsDriver));
         registry
     }
 }

@@ -21,7 +21,7 @@ use crate::store::Inner;
 const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 /// How many pulls may wait at a consumer.
 const MAX_WAITING: u32 = 4096;
-/// How many streams one page of a listing has at most: the server's limit is 1,024.
+/// How many pages a listing has at most.
 const MAX_PAGES: usize = 100_000;
 
 fn nanos(duration: Duration) -> u64 {
@@ -46,7 +46,9 @@ pub(crate) async fn create(inner: &Inner, queue: &QueueName, spec: &QueueSpec) -
         "num_replicas": settings.replicas,
         // What does not fit is refused; the default would drop the oldest messages.
         "discard": "new",
-        "max_msgs": limit(settings.max_messages),
+        // By subject: what moves within the queue has a subject of its own and finds room.
+        "max_msgs_per_subject": limit(settings.max_messages),
+        "discard_new_per_subject": settings.max_messages.is_some(),
         "max_bytes": limit(settings.max_bytes),
         "max_consumers": -1,
         "max_age": 0,
@@ -129,7 +131,9 @@ pub(crate) async fn find(inner: &Inner, queue: &QueueName) -> Result<Arc<Open>> 
         Err(refusal) => return Err(refusal.into_error()),
     };
     let Some(description) = read_description(&found["config"]) else {
-        return Err(Error::already_exists(format!("the stream `{stream}` is not a queue of this toolkit: choose another `prefix`")));
+        return Err(Error::already_exists(format!(
+            "the stream `{stream}` is not a queue of this toolkit: choose another `prefix`"
+        )));
     };
     let open = Open::new(&inner.settings.prefix, queue, &description);
     // Whoever created the stream may have been killed before it had made them all; to make one that is there changes nothing.
@@ -212,7 +216,8 @@ pub(crate) async fn purge(inner: &Inner, open: &Open, lane: Lane) -> Result<u64>
 /// The server's.
 pub(crate) async fn stats(inner: &Inner, open: &Open, lane: Lane) -> Result<QueueStats> {
     let names = &open.names;
-    let (lane_consumer, later_consumer, dead_consumer) = (names.consumer(lane), names.later_consumer(), names.consumer(Lane::Dead));
+    let (lane_consumer, later_consumer, dead_consumer) =
+        (names.consumer(lane), names.later_consumer(), names.consumer(Lane::Dead));
     let count = async |consumer: &str| -> Result<(u64, u64)> {
         let info = pull::info(&inner.client, &names.stream, consumer).await?;
         let number = |name: &str| info[name].as_u64().unwrap_or_default();

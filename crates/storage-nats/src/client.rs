@@ -196,7 +196,9 @@ fn note(event: &Event, violation: &Violation) {
         }
         Event::Connected => tracing::debug!("connected to NATS"),
         Event::Disconnected => tracing::warn!("the connection to NATS broke"),
-        Event::SlowConsumer(_) => tracing::warn!("messages of NATS were dropped, since nobody took them in time: they come again"),
+        Event::SlowConsumer(_) => {
+            tracing::warn!("messages of NATS were dropped, since nobody took them in time: they come again")
+        }
         event => tracing::debug!(%event, "NATS"),
     }
 }

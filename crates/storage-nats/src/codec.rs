@@ -201,7 +201,11 @@ fn ascii_json<T: serde::Serialize + ?Sized>(value: &T) -> String {
 /// A dedup id as the server compares it: it strips spaces, and our own ids begin with `storage:`.
 fn dedup_id(id: &str) -> String {
     let plain = id.bytes().all(|b| matches!(b, b'!'..=b'~')) && !id.starts_with("storage:") && !id.contains("Nats-");
-    if plain { id.to_owned() } else { format!("storage:id:{}", percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC)) }
+    if plain {
+        id.to_owned()
+    } else {
+        format!("storage:id:{}", percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC))
+    }
 }
 
 #[cfg(test)]

@@ -27,11 +27,11 @@ const OPTIONS: &[OptionSpec] = &[
     OptionSpec { name: "storage", help: "Where the server keeps new queues: `file` or `memory`. Default: file." },
     OptionSpec {
         name: "max_bytes",
-        help: "How many bytes a new queue may hold; more are refused as throttled. Default: what the account may have.",
+        help: "How many bytes a new queue may hold, dead letters included; more are refused as throttled. Default: what the account may have.",
     },
     OptionSpec {
         name: "max_messages",
-        help: "How many messages a new queue may hold, dead letters included; more are refused as throttled. Default: no limit.",
+        help: "How many messages a new queue may hold that were sent without a delay, and how many delayed ones; more are refused as throttled. Default: no limit.",
     },
     OptionSpec { name: "user", help: "The user, with password. Default: that of the URL." },
     OptionSpec { name: "password", help: "The user's password." },
@@ -162,12 +162,10 @@ impl Settings {
             Login::Credentials(text) if text.expose().contains("-----BEGIN") => options
                 .credentials(text.expose())
                 .map_err(|_| Error::config("option `credentials`: not what a credentials file holds"))?,
-            Login::Credentials(path) => {
-                options.credentials_file(path.expose()).await.map_err(|error| match error.kind() {
-                    std::io::ErrorKind::NotFound => Error::config("option `credentials`: there is no such file"),
-                    _ => Error::config("option `credentials`: the file can't be read, or is no credentials file"),
-                })?
-            }
+            Login::Credentials(path) => options.credentials_file(path.expose()).await.map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Error::config("option `credentials`: there is no such file"),
+                _ => Error::config("option `credentials`: the file can't be read, or is no credentials file"),
+            })?,
         })
     }
 }

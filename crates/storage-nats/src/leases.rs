@@ -65,7 +65,8 @@ impl Claim {
         let parts: Vec<&str> = receipt.0.split('.').collect();
         let [life, lane, sequence, id, _] = parts.as_slice() else { return None };
         let lane = [Lane::Live, Lane::Dead].into_iter().find(|known| known.mark() == *lane)?;
-        let plain = |text: &str| !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let plain =
+            |text: &str| !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if !plain(life) || !plain(id) {
             return None;
         }

@@ -44,7 +44,15 @@ pub(crate) fn doom(open: &Open, lane: Lane, stored: &Stored, deliveries_before: 
 ///
 /// # Errors
 /// It may have been stored.
-pub(crate) async fn entomb(inner: &Inner, queue: &QueueName, open: &Open, stored: &Stored, sequence: u64, reason: &str, deliveries: u32) -> Result<()> {
+pub(crate) async fn entomb(
+    inner: &Inner,
+    queue: &QueueName,
+    open: &Open,
+    stored: &Stored,
+    sequence: u64,
+    reason: &str,
+    deliveries: u32,
+) -> Result<()> {
     let mut letter = Stored { ttl: None, delay: Duration::ZERO, ..stored.clone() };
     for (name, value) in [
         (dead::REASON, reason.to_owned()),
@@ -99,7 +107,12 @@ pub(crate) async fn redrive(inner: &Arc<Inner>, open: &Open, max: u32) -> Result
     let (mut home, mut bytes) = (0_u64, 0);
     while home < u64::from(max) {
         let left = usize::try_from(u64::from(max) - home).unwrap_or(usize::MAX);
-        let question = Question { stream: &open.names.stream, consumer: &consumer, batch: open.batch(left.min(PARALLEL), bytes), wait: None };
+        let question = Question {
+            stream: &open.names.stream,
+            consumer: &consumer,
+            batch: open.batch(left.min(PARALLEL), bytes),
+            wait: None,
+        };
         let pulled = pull::pull(&inner.client, &question, std::future::pending()).await?;
         let found = pulled.messages.len();
         let mut failure = None;

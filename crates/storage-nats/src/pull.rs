@@ -106,7 +106,8 @@ pub(crate) async fn pull(client: &NatsClient, question: &Question<'_>, stop: imp
     let inbox = client.nats().new_inbox();
     let started = Instant::now();
     let ask = async {
-        let listener = client.nats().subscribe(inbox.clone()).await.map_err(|_| Error::unavailable("the connection was closed"))?;
+        let listener =
+            client.nats().subscribe(inbox.clone()).await.map_err(|_| Error::unavailable("the connection was closed"))?;
         let asked = Instant::now();
         let sent = client.nats().publish_with_reply(call, inbox, request.into()).await;
         sent.map_err(|_| Error::unavailable("the connection was closed"))?;
@@ -201,7 +202,7 @@ async fn withdraw(
 /// [`NotFound`](ErrorKind::NotFound).
 pub(crate) async fn info(client: &NatsClient, stream: &str, consumer: &str) -> Result<Value> {
     let answer = client.call(&format!("CONSUMER.INFO.{stream}.{consumer}"), &Value::Null).await?;
-    answer.map_err(|refusal| refusal.into_error())
+    answer.map_err(crate::error::Refusal::into_error)
 }
 
 #[cfg(test)]

@@ -180,10 +180,12 @@ impl QueueBackend for NatsQueue {
         let found = self.open(queue).await?;
         match send::send(&self.inner, &found.open, messages).await {
             // Nobody took it: there is no such stream, or no JetStream.
-            Err(error) if error.kind() == ErrorKind::Unavailable => Err(match self.again(&found, queue, error.duplicate()).await {
-                Err(better) => better,
-                Ok(_) => error,
-            }),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                Err(match self.again(&found, queue, error.duplicate()).await {
+                    Err(better) => better,
+                    Ok(_) => error,
+                })
+            }
             outcome => outcome,
         }
     }

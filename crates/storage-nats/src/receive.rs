@@ -10,6 +10,7 @@ use storage_core::{Delivery, Error, QueueName, Receipt, Receive, Result};
 use tokio::sync::watch;
 
 use crate::codec::{self, Stored};
+use crate::later;
 use crate::leases::Lease;
 use crate::moves::{self, Doomed};
 use crate::names::Lane;
@@ -17,7 +18,6 @@ use crate::open::{ACK_WAIT, MAX_BYTES, Open};
 use crate::pull::{self, Pulled, Question, Raw};
 use crate::settle::{self, Word};
 use crate::store::Inner;
-use crate::later;
 
 /// The longest that the server is asked to wait at a time. A question of somebody who was killed stays no longer.
 const SLICE: Duration = Duration::from_secs(2);
@@ -74,7 +74,13 @@ impl Drop for Taken {
 ///
 /// # Errors
 /// [`NotFound`](storage_core::ErrorKind::NotFound) where the consumer is gone; the server's.
-pub(crate) async fn receive(inner: &Arc<Inner>, queue: &QueueName, open: &Arc<Open>, lane: Lane, request: &Receive) -> Result<Vec<Delivery>> {
+pub(crate) async fn receive(
+    inner: &Arc<Inner>,
+    queue: &QueueName,
+    open: &Arc<Open>,
+    lane: Lane,
+    request: &Receive,
+) -> Result<Vec<Delivery>> {
     // Dropped with this future.
     let (_caller, gone) = watch::channel(false);
     let gather = Gather {

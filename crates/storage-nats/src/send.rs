@@ -8,9 +8,9 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use storage_core::{Error, MessageId, NewMessage, Result, Sent};
 
+use crate::client::{self, NatsClient};
 use crate::open::Open;
 use crate::store::Inner;
-use crate::client::{self, NatsClient};
 use crate::{codec, error};
 
 /// How many acknowledgements of one call are awaited at once.

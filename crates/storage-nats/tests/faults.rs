@@ -374,12 +374,24 @@ async fn a_full_queue_throttles() {
     assert_eq!(taken[0].message.body, "0");
     store.delete(&q(), &taken[0].receipt).await.unwrap();
     store.send(&q(), message(7)).await.unwrap();
+    // What moves finds room in a full queue.
+    store.send(&q(), message(8).delay(Duration::from_millis(50))).await.unwrap();
+    store.dead_letter(&q(), &taken[1].receipt, "test").await.unwrap();
+    store.send(&q(), message(9)).await.unwrap();
+    assert_eq!(store.redrive(&q(), 10).await.unwrap(), 1);
+    let mut bodies = BTreeSet::new();
+    while bodies.len() < 4 {
+        let request = Receive::up_to(10).wait(Duration::from_secs(10));
+        bodies.extend(store.receive(&q(), &request).await.unwrap().into_iter().map(|delivery| delivery.message.body));
+    }
+    assert_eq!(bodies.into_iter().collect::<Vec<_>>(), ["1", "7", "8", "9"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_server_throttles() {
     let folder = tempfile::tempdir().unwrap();
-    let limits = format!("jetstream {{ store_dir: \"{}\", max_file_store: 2MB, max_memory_store: 1MB }}\n", folder.path().display());
+    let limits =
+        format!("jetstream {{ store_dir: \"{}\", max_file_store: 2MB, max_memory_store: 1MB }}\n", folder.path().display());
     let Some(server) = Server::or_skip(&limits).await else { return };
     let store = open(&server.address()).await.unwrap();
     store.create_queue(&q(), &QueueSpec::default()).await.unwrap();
@@ -399,4 +411,50 @@ async fn a_full_server_throttles() {
     }
     assert_eq!(found, stored);
     store.send(&q(), NewMessage::new("again")).await.unwrap();
+}
+
+/// A server's certificate, its key, and the authority that signed it, as files in `folder`. Skips the test where there is no `openssl`.
+fn certificates(folder: &std::path::Path) -> Option<()> {
+    let openssl = |arguments: &str| {
+        let mut command = std::process::Command::new("openssl");
+        command
+            .args(arguments.split(' '))
+            .current_dir(folder)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if !openssl("version") {
+        storage_conformance::skip("no program `openssl`: `cargo xtask test --all` installs it");
+        return None;
+    }
+    std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
+    assert!(openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 30 -subj /CN=authority"));
+    assert!(openssl("req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server"));
+    assert!(openssl("x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile names -out server.pem"));
+    Some(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_spoken_with_who_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    if certificates(folder.path()).is_none() {
+        return;
+    }
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let config = format!("tls {{ cert_file: \"{}\", key_file: \"{}\", timeout: 5 }}\n", file("server.pem"), file("server.key"));
+    let Some(server) = Server::or_skip(&config).await else { return };
+    let host = server.address().replace("nats://", "");
+    for (scheme, prefix) in [("tls", "a"), ("nats", "b")] {
+        let store = open(&format!("{scheme}://{host}?prefix={prefix}&tls_ca={}", file("ca.pem"))).await.unwrap();
+        store.create_queue(&q(), &QueueSpec::default()).await.unwrap();
+        store.send(&q(), NewMessage::new("secret")).await.unwrap();
+        assert_eq!(store.receive(&q(), &Receive::default()).await.unwrap()[0].message.body, "secret");
+    }
+    let error = open(&format!("tls://{host}")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    // A server without TLS is not spoken to where TLS is asked for.
+    let Some(plain) = Server::or_skip("").await else { return };
+    let error = open(&plain.address().replace("nats://", "tls://")).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error}");
 }

@@ -37,7 +37,8 @@ async fn nats_py_takes_what_we_sent_and_sends_what_we_receive() {
 
     let root = format!("{prefix}.q");
     let Some(found) = nats_py(&[&address, &format!("{prefix}-q"), &root]).await else { return };
-    let expected = json!({"retention": "workqueue", "storage": "file", "discard": "new", "subjects": [format!("{root}.>")], "messages": 2});
+    let expected =
+        json!({"retention": "workqueue", "storage": "file", "discard": "new", "subjects": [format!("{root}.>")], "messages": 2});
     for (name, value) in expected.as_object().unwrap() {
         assert_eq!(&found[name], value, "{name}");
     }
