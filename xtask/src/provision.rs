@@ -40,7 +40,7 @@ enum Install {
 }
 
 /// What tests use beyond Rust, in the order in which it has to be installed.
-const TEST_TOOLS: [Tool; 10] = [
+const TEST_TOOLS: &[Tool] = &[
     Tool {
         name: "python3",
         purpose: "a peer in another language that reads what we wrote, and the other way round",
@@ -113,6 +113,27 @@ const TEST_TOOLS: [Tool; 10] = [
         // The program alone: the package `apache2` starts a service.
         install: Install::Apt(&["apache2-bin"]),
     },
+    Tool {
+        name: "nats-server",
+        purpose: "a NATS broker with JetStream",
+        wanted_by: "storage-nats",
+        detect: &["nats-server", "--version"],
+        install: Install::Apt(&["nats-server"]),
+    },
+    Tool {
+        name: "openssl",
+        purpose: "certificates for servers that speak TLS",
+        wanted_by: "storage-nats",
+        detect: &["openssl", "version"],
+        install: Install::Apt(&["openssl"]),
+    },
+    Tool {
+        name: "nats-py",
+        purpose: "another client of NATS, which takes what we sent and the other way round",
+        wanted_by: "storage-nats",
+        detect: &["python3", "-c", "import nats"],
+        install: Install::Pip(&["nats-py"]),
+    },
 ];
 
 /// Checks dependencies in `cargo xtask ci`. Built without optimisation: one minute in place of five, and it runs for seconds.
@@ -130,7 +151,7 @@ pub(crate) const CARGO_DENY: Tool = Tool {
 ///
 /// Only when interrupted: what can't be installed is reported.
 pub(crate) fn test_tools(workspace: &Workspace) -> Result<()> {
-    for tool in &TEST_TOOLS {
+    for tool in TEST_TOOLS {
         match ensure(workspace, tool) {
             Err(Failure::Failed(message)) => eprintln!("warning: {message}"),
             other => other?,

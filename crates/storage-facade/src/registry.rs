@@ -25,7 +25,7 @@ const KNOWN: [(&[&str], Option<&str>); 13] = [
     (&["gs", "gcs"], Some("gcp")),
     (&["http", "https", "webdav", "webdavs", "dav", "davs"], Some("http")),
     (&["redis", "rediss"], None),
-    (&["nats"], None),
+    (&["nats", "tls"], Some("nats")),
     (&["amqp", "amqps", "rabbitmq", "celery", "celery+amqp"], None),
     (&["azure-queue", "azure-table"], None),
 ];
@@ -48,6 +48,8 @@ impl Default for Registry {
         registry.register(Arc::new(storage_object::GcsDriver));
         #[cfg(feature = "http")]
         registry.register(Arc::new(storage_object::HttpDriver));
+        #[cfg(feature = "nats")]
+        registry.register(Arc::new(storage_nats::NatsDriver));
         registry
     }
 }

@@ -3,6 +3,7 @@
 //! A new server is a new [`Spec`] in [`SPECS`] and a function that says how it is started. What is not installed is not started; its
 //! tests say that they could not run.
 
+mod nats;
 mod object;
 mod process;
 
@@ -59,6 +60,14 @@ const SPECS: &[Spec] = &[
         program: "/usr/sbin/apache2",
         ports: 1,
         launch: object::apache,
+    },
+    Spec {
+        name: "nats-server",
+        backend: "nats",
+        variable: "XTASK_TEST_NATS",
+        program: "nats-server",
+        ports: 2,
+        launch: nats::server,
     },
 ];
 
@@ -188,7 +197,7 @@ mod tests {
         for spec in SPECS {
             let place = Place { folder: folder.path().to_owned(), ports: (40_000..).take(spec.ports).collect() };
             let launch = (spec.launch)(&place).unwrap();
-            assert!(launch.address.starts_with("http://127.0.0.1:40"), "{}", spec.name);
+            assert!(launch.address.contains("://127.0.0.1:40"), "{}", spec.name);
             let line = launch.arguments.join(" ");
             assert!(line.contains("127.0.0.1") && !line.contains("0.0.0.0"), "{line}");
             if let Some(folder) = launch.beside {

@@ -8,6 +8,8 @@ mod crash;
 mod demo;
 mod folders;
 mod frame;
+#[cfg(feature = "nats")]
+mod nats;
 mod queues;
 mod records;
 mod support;
