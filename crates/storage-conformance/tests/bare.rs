@@ -24,6 +24,7 @@ const QUEUE: QueueCapabilities = QueueCapabilities {
     dead_letter: false,
     receipts_across_processes: false,
     wakes: false,
+    atomic_send: false,
     max_body_bytes: 64 << 10,
     durable: false,
 };

@@ -122,7 +122,8 @@ pub trait QueueBackend: Debug + Send + Sync + 'static {
     /// How the queue was created. For a dead-letter companion: no cap.
     async fn queue_spec(&self, queue: &QueueName) -> Result<QueueSpec>;
 
-    /// Sends all messages or none, in order.
+    /// Sends all messages or none, in order. Where [`atomic_send`](QueueCapabilities::atomic_send) is not declared, a connection that breaks in the middle may
+    /// leave a part of them sent.
     async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>>;
 
     /// Leases messages: higher priorities first, then the oldest. Waits for the first one as long as asked; cancelled meanwhile, it leaves at most

@@ -136,7 +136,7 @@ impl QueueStore {
         sent.pop().ok_or_else(|| Error::internal("the backend answered a message with nothing"))
     }
 
-    /// Sends all messages, in order, or none.
+    /// Sends all messages, in order, or none (see [`atomic_send`](QueueCapabilities::atomic_send) for failures in the middle).
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the index of the bad message; [`Unsupported`](crate::ErrorKind::Unsupported) for what the backend

@@ -26,6 +26,7 @@ const CAPABILITIES: QueueCapabilities = QueueCapabilities {
     dead_letter: true,
     receipts_across_processes: false,
     wakes: true,
+    atomic_send: true,
     max_body_bytes: 64 << 20,
     durable: false,
 };

@@ -43,6 +43,7 @@ impl SqliteQueue {
             dead_letter: true,
             receipts_across_processes: true,
             wakes: true,
+            atomic_send: true,
             max_body_bytes: 64 << 20,
             durable,
         };

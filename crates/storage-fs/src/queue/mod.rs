@@ -57,6 +57,7 @@ impl FsQueue {
             dead_letter: true,
             receipts_across_processes: true,
             wakes: true,
+            atomic_send: true,
             max_body_bytes: 16 << 20,
             durable: core.base.durable,
         };
