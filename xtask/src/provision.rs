@@ -40,7 +40,7 @@ enum Install {
 }
 
 /// What tests use beyond Rust, in the order in which it has to be installed.
-const TEST_TOOLS: [Tool; 9] = [
+const TEST_TOOLS: [Tool; 10] = [
     Tool {
         name: "python3",
         purpose: "a peer in another language that reads what we wrote, and the other way round",
@@ -104,6 +104,13 @@ const TEST_TOOLS: [Tool; 9] = [
         wanted_by: "storage-object",
         detect: &["azurite-blob", "--version"],
         install: Install::Npm(&["azurite"]),
+    },
+    Tool {
+        name: "RabbitMQ",
+        purpose: "a broker that speaks AMQP",
+        wanted_by: "storage-queue-amqp",
+        detect: &["sh", "-c", "test -x /usr/lib/rabbitmq/bin/rabbitmq-server && command -v epmd"],
+        install: Install::Apt(&["rabbitmq-server"]),
     },
 ];
 

@@ -5,6 +5,7 @@
 
 mod object;
 mod process;
+mod queues;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +28,8 @@ struct Spec {
     variable: &'static str,
     /// The program, as it is looked for in `PATH`.
     program: &'static str,
+    /// What is run in its place: a shell, where a script has to prepare something.
+    through: Option<&'static str>,
     /// How many ports it takes.
     ports: usize,
     launch: fn(&Place) -> Result<Launch>,
@@ -39,17 +42,36 @@ const SPECS: &[Spec] = &[
         backend: "object",
         variable: "XTASK_TEST_SEAWEEDFS",
         program: "weed",
+        through: None,
         ports: 8,
         launch: object::seaweedfs,
     },
-    Spec { name: "moto", backend: "object", variable: "XTASK_TEST_MOTO", program: "moto_server", ports: 1, launch: object::moto },
+    Spec {
+        name: "moto",
+        backend: "object",
+        variable: "XTASK_TEST_MOTO",
+        program: "moto_server",
+        through: None,
+        ports: 1,
+        launch: object::moto,
+    },
     Spec {
         name: "Azurite",
         backend: "object",
         variable: "XTASK_TEST_AZURITE",
         program: "azurite-blob",
+        through: None,
         ports: 1,
         launch: object::azurite,
+    },
+    Spec {
+        name: "RabbitMQ",
+        backend: "queue-amqp",
+        variable: "XTASK_TEST_RABBITMQ",
+        program: "/usr/lib/rabbitmq/bin/rabbitmq-server",
+        through: Some("sh"),
+        ports: 3,
+        launch: queues::rabbitmq,
     },
 ];
 
@@ -71,6 +93,8 @@ struct Launch {
 enum Ready {
     /// It answers HTTP at this port, whatever it answers.
     Http(u16),
+    /// It greets AMQP clients at this port.
+    Amqp(u16),
 }
 
 /// The servers of one run. Dropped, they stop.
@@ -125,9 +149,11 @@ impl Spec {
         doing(std::fs::create_dir_all(&folder), || format!("cannot create {}", folder.display()))?;
         let place = Place { ports: free_ports(self.ports)?, folder };
         let launch = (self.launch)(&place)?;
-        let mut running = Running::start(workspace, self.program, &launch.arguments, &place.folder)?;
+        let program = self.through.unwrap_or(self.program);
+        let mut running = Running::start(workspace, program, &launch.arguments, &place.folder)?;
         match launch.ready {
             Ready::Http(port) => running.await_http(port, PATIENCE)?,
+            Ready::Amqp(port) => running.await_amqp(port, PATIENCE)?,
         }
         Ok((running, launch.address))
     }
@@ -167,7 +193,7 @@ mod tests {
         for spec in SPECS {
             let place = Place { folder: folder.path().to_owned(), ports: (40_000..).take(spec.ports).collect() };
             let launch = (spec.launch)(&place).unwrap();
-            assert!(launch.address.starts_with("http://127.0.0.1:40"), "{}", spec.name);
+            assert!(launch.address.contains("127.0.0.1:40"), "{}", spec.name);
             let line = launch.arguments.join(" ");
             assert!(line.contains("127.0.0.1") && !line.contains("0.0.0.0"), "{line}");
         }
