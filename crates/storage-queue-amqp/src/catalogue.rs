@@ -31,6 +31,10 @@ const MAX_BYTES: i64 = 16 << 20;
 const SEGMENT_BYTES: i64 = 1 << 20;
 /// After so many events a snapshot is due: many fit into what is kept.
 const SNAPSHOT_AFTER: u64 = 500;
+/// How old what is known of a queue may be for one who begins to receive from it.
+const RECENT: Duration = Duration::from_secs(1);
+/// Where the end can't be marked, it is where nothing came for so long.
+const QUIET: Duration = Duration::from_millis(500);
 /// How many events the broker sends ahead.
 const READ_AHEAD: u16 = 200;
 
@@ -197,11 +201,23 @@ impl Catalogue {
         self.entry(queue).await
     }
 
+    /// What the log says of a queue, as far as a broker that takes nothing lets us know: consumers go on while it has an alarm.
+    pub(crate) async fn entry_for_consumer(&self, queue: &QueueName) -> Result<Option<Entry>> {
+        match self.recent_entry(queue, RECENT).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Timeout) => {}
+            outcome => return outcome,
+        }
+        let mut state = self.state.lock().await;
+        let events = self.read(state.next, None).await?;
+        state.take_in(events, Uuid::nil());
+        Ok(state.queues.get(queue).cloned())
+    }
+
     async fn append(&self, what: What) -> Result<(Came, Entries)> {
         let mut state = self.state.lock().await;
         let event = Event { what, id: Uuid::now_v7() };
         self.write(&event).await?;
-        let events = self.read(state.next, event.id).await?;
+        let events = self.read(state.next, Some(event.id)).await?;
         let came = state.take_in(events, event.id);
         if state.since_snapshot >= SNAPSHOT_AFTER
             && let Some(next) = state.next
@@ -242,8 +258,8 @@ impl Catalogue {
         })
     }
 
-    /// Reads the log from `next`, or from the start, up to the event of that id.
-    async fn read(&self, next: Option<u64>, own: Uuid) -> Result<Vec<(u64, Event)>> {
+    /// Reads the log from `next`, or from the start, up to the event of that id, or until no more comes.
+    async fn read(&self, next: Option<u64>, own: Option<Uuid>) -> Result<Vec<(u64, Event)>> {
         let limit = self.link.settings().timeout;
         let channel = self.link.channel(Role::Receive).await?;
         let events = tokio::time::timeout(limit, self.read_on(&channel, next, own)).await;
@@ -253,7 +269,7 @@ impl Catalogue {
         events.unwrap_or_else(|_| Err(no_answer(limit)))
     }
 
-    async fn read_on(&self, channel: &Channel, next: Option<u64>, own: Uuid) -> Result<Vec<(u64, Event)>> {
+    async fn read_on(&self, channel: &Channel, next: Option<u64>, own: Option<Uuid>) -> Result<Vec<(u64, Event)>> {
         channel.basic_qos(READ_AHEAD, BasicQosOptions::default()).await.map_err(lapin)?;
         let offset = match next.and_then(|next| i64::try_from(next).ok()) {
             Some(next) => AMQPValue::LongLongInt(next),
@@ -264,13 +280,16 @@ impl Catalogue {
         let consumer = channel.basic_consume(self.stream.as_str().into(), "".into(), BasicConsumeOptions::default(), arguments);
         let mut consumer = consumer.await.map_err(lapin)?;
         let mut events = Vec::new();
-        while let Some(delivery) = consumer.next().await {
+        loop {
+            let next = tokio::time::timeout(if own.is_some() { Duration::MAX } else { QUIET }, consumer.next());
+            let Ok(next) = next.await else { return Ok(events) };
+            let Some(delivery) = next else { break };
             let delivery = delivery.map_err(lapin)?;
             channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await.map_err(lapin)?;
             let offset = number(&delivery.properties, "x-stream-offset").and_then(|n| u64::try_from(n).ok());
             let Some(offset) = offset else { return Err(self.foreign("an event without a place")) };
             let event: Event = serde_json::from_slice(&delivery.data).map_err(|_| self.foreign("what is no event"))?;
-            let is_own = event.id == own;
+            let is_own = own == Some(event.id);
             events.push((offset, event));
             if is_own {
                 return Ok(events);

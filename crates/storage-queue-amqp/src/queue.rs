@@ -82,7 +82,7 @@ impl AmqpQueue {
         let (cap, dead) = if queue.is_dead_letter() {
             (None, None)
         } else {
-            let entry = self.catalogue.entry(queue).await?;
+            let entry = self.catalogue.entry_for_consumer(queue).await?;
             let dead = queue.dead_letter().ok().map(|dead| self.names.queue(&dead));
             (entry.and_then(|entry| entry.spec.max_deliveries), dead)
         };

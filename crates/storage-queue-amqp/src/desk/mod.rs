@@ -78,7 +78,6 @@ impl Desk {
             waiting: VecDeque::new(),
             prefetch: settings.prefetch,
             max_lease: settings.max_lease,
-            linger: if settings.prefetch > 0 { settings.timeout } else { LINGER },
             idle_since: Instant::now(),
             is_closed: false,
         };
@@ -160,8 +159,6 @@ struct Clerk {
     waiting: VecDeque<Waiter>,
     prefetch: u16,
     max_lease: Duration,
-    /// For how long what was asked for is wanted after the last receive.
-    linger: Duration,
     idle_since: Instant,
     is_closed: bool,
 }
@@ -204,9 +201,19 @@ impl Clerk {
     fn next_time(&self) -> Instant {
         let far = Instant::now() + Duration::from_secs(60);
         let waits = self.waiting.iter().map(|waiter| waiter.until);
-        let is_idle = self.waiting.is_empty() && (self.line.is_consuming() || !self.line.buffer.is_empty());
-        let rest = is_idle.then(|| self.idle_since + self.linger);
+        let is_idle = self.waiting.is_empty() && !self.is_busy() && (self.line.is_consuming() || !self.line.buffer.is_empty());
+        let rest = is_idle.then(|| self.idle_since + LINGER);
         waits.chain(self.leases.next_end()).chain(rest).min().unwrap_or(far)
+    }
+
+    /// True while somebody works on messages for whom more are fetched ahead.
+    fn is_busy(&self) -> bool {
+        self.prefetch > 0 && self.leases.len() > 0 && !self.is_closed
+    }
+
+    /// True while the next receive may not be far.
+    fn is_resting(&self) -> bool {
+        !self.is_closed && (self.is_busy() || self.idle_since.elapsed() < LINGER)
     }
 
     /// The connection broke: the broker has all messages back.
@@ -257,8 +264,7 @@ impl Clerk {
         loop {
             self.waiting.retain(|waiter| !waiter.reply.is_closed());
             if self.waiting.is_empty() {
-                let is_wanted = !self.is_closed && self.idle_since.elapsed() < self.linger;
-                return if is_wanted { Ok(()) } else { self.unfetch().await };
+                return if self.is_resting() { Ok(()) } else { self.unfetch().await };
             }
             self.idle_since = Instant::now();
             self.line.take_in()?;

@@ -25,11 +25,9 @@ impl Broker {
             storage_conformance::skip("needs Debian's rabbitmq-server, of which it starts one of its own");
             return None;
         }
-        let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a free port")).collect();
-        let ports: Vec<u16> = listeners.iter().map(|l| l.local_addr().expect("an address").port()).collect();
-        drop(listeners);
+        let ports = free_ports();
         let folder = tempfile::Builder::new().prefix("storage-amqp-").tempdir().expect("a folder");
-        let mut broker = Self { folder, ports: [ports[0], ports[1], ports[2]], child: None };
+        let mut broker = Self { folder, ports, child: None };
         broker.start();
         Some(broker)
     }
@@ -91,6 +89,13 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Three ports that nobody listens on, and that no outgoing connection takes while the broker is down.
+fn free_ports() -> [u16; 3] {
+    let start = 12_000 + u16::try_from(uuid::Uuid::new_v4().as_u128() % 18_000).expect("small");
+    let mut free = (start..32_000).step_by(7).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    std::array::from_fn(|_| free.next().expect("a free port"))
 }
 
 /// True where a broker offers to speak.
