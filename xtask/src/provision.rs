@@ -40,7 +40,7 @@ enum Install {
 }
 
 /// What tests use beyond Rust, in the order in which it has to be installed.
-const TEST_TOOLS: [Tool; 10] = [
+const TEST_TOOLS: [Tool; 11] = [
     Tool {
         name: "python3",
         purpose: "a peer in another language that reads what we wrote, and the other way round",
@@ -111,6 +111,13 @@ const TEST_TOOLS: [Tool; 10] = [
         wanted_by: "storage-queue-amqp",
         detect: &["sh", "-c", "test -x /usr/lib/rabbitmq/bin/rabbitmq-server && command -v epmd"],
         install: Install::Apt(&["rabbitmq-server"]),
+    },
+    Tool {
+        name: "Celery",
+        purpose: "workers and clients in Python that our tasks and results have to do with",
+        wanted_by: "storage-queue-amqp",
+        detect: &["python3", "-c", "import celery"],
+        install: Install::Pip(&["celery"]),
     },
 ];
 

@@ -40,6 +40,7 @@
 //!   programs made can be used, but are not listed, and have no delivery cap.
 
 mod catalogue;
+pub mod celery;
 mod config;
 mod declare;
 mod desk;

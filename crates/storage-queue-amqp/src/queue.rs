@@ -70,6 +70,14 @@ impl AmqpQueue {
         }
     }
 
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    pub(crate) fn publisher(&self) -> &Arc<Publisher> {
+        &self.publisher
+    }
+
     fn desks(&self) -> std::sync::MutexGuard<'_, HashMap<QueueName, Desk>> {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -19,6 +19,9 @@ const EXPIRES: &str = "storage-expires";
 const DELIVERIES: &str = "storage-deliveries";
 /// Attributes whose names mean something to the broker.
 const MORE: &str = "storage-more";
+/// Attributes of messages of other programs: where they want an answer, and by which they know it.
+pub(crate) const REPLY_TO: &str = "storage-reply-to";
+const CORRELATION_ID: &str = "storage-correlation-id";
 /// How often it came back, which quorum queues count.
 const BROKER_COUNT: &str = "x-delivery-count";
 /// Properties and headers must fit into one frame of 128 KiB.
@@ -141,6 +144,11 @@ pub(crate) fn expires_at(properties: &BasicProperties) -> Option<DateTime<Utc>> 
 
 fn get_attributes(properties: &BasicProperties) -> Attributes {
     let mut attributes = Attributes::new();
+    for (name, value) in [(REPLY_TO, properties.reply_to()), (CORRELATION_ID, properties.correlation_id())] {
+        if let Some(value) = value {
+            attributes.insert(name.to_owned(), value.to_string());
+        }
+    }
     let Some(headers) = properties.headers() else { return attributes };
     let more = match headers.inner().get(MORE) {
         Some(AMQPValue::FieldTable(more)) => Some(more),

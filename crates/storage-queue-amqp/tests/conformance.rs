@@ -1,5 +1,7 @@
 //! RabbitMQ against the definition of the traits, on quorum and on classic queues.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 mod common;
 
 mod quorum {

@@ -1,5 +1,7 @@
 //! What happens when the broker or the network fails. Tests that break a broker start one of their own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Queues and messages of other AMQP programs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 mod common;
 
 use std::time::Duration;
