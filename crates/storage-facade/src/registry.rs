@@ -14,7 +14,7 @@ pub struct Registry {
 }
 
 /// Drivers of this toolkit that this build may lack: names and schemes, and the cargo feature that brings them, or `None` where no version does yet.
-const KNOWN: [(&[&str], Option<&str>); 12] = [
+const KNOWN: [(&[&str], Option<&str>); 13] = [
     (&["sqlite"], Some("sqlite")),
     (&["fs", "file"], Some("fs")),
     (&["memory"], Some("memory")),
@@ -25,7 +25,8 @@ const KNOWN: [(&[&str], Option<&str>); 12] = [
     (&["gs", "gcs"], Some("gcp")),
     (&["redis", "rediss"], None),
     (&["nats"], None),
-    (&["amqp", "amqps", "rabbitmq", "celery", "celery+amqp"], None),
+    (&["amqp", "amqps", "rabbitmq"], Some("amqp")),
+    (&["celery", "celery+amqp"], None),
     (&["azure-queue", "azure-table"], None),
 ];
 
@@ -45,6 +46,8 @@ impl Default for Registry {
         registry.register(Arc::new(storage_object::AzureDriver));
         #[cfg(feature = "gcp")]
         registry.register(Arc::new(storage_object::GcsDriver));
+        #[cfg(feature = "amqp")]
+        registry.register(Arc::new(storage_queue_amqp::AmqpDriver));
         registry
     }
 }
