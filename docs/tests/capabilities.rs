@@ -11,6 +11,7 @@ use storage_core::{Backends, Driver, DriverConfig, Result};
 use storage_fs::FsDriver;
 use storage_memory::MemoryDriver;
 use storage_object::{AzureDriver, GcsDriver, HttpDriver, S3Driver};
+use storage_queue_amqp::AmqpDriver;
 use storage_sqlite::SqliteDriver;
 
 /// Each backend as it is opened without any option but an account; at the services' address nothing listens.
@@ -23,6 +24,8 @@ async fn backends(folder: &Path) -> Result<Vec<(&'static str, Backends)>> {
         ("memory", MemoryDriver.open(&DriverConfig::from_url("memory:")).await?),
         ("sqlite", SqliteDriver.open(&at("sqlite:///", "app.db")).await?),
         ("fs", FsDriver.open(&at("file://", "app")).await?),
+        ("amqp", AmqpDriver.open(&remote("amqp://127.0.0.1:1")).await?),
+        ("amqp-classic", AmqpDriver.open(&remote("amqp://127.0.0.1:1?queue_type=classic")).await?),
         ("on blobs", Backends { blobs: None, ..on_blobs }),
         ("s3", S3Driver.open(&remote("s3://bucket?access_key=k&secret_key=s&endpoint=http://127.0.0.1:1")).await?),
         ("az", AzureDriver.open(&remote("az://container?emulator=true&endpoint=http://127.0.0.1:1")).await?),

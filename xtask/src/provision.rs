@@ -134,6 +134,20 @@ const TEST_TOOLS: &[Tool] = &[
         detect: &["python3", "-c", "import nats"],
         install: Install::Pip(&["nats-py"]),
     },
+    Tool {
+        name: "RabbitMQ",
+        purpose: "a broker that speaks AMQP",
+        wanted_by: "storage-queue-amqp",
+        detect: &["sh", "-c", "test -x /usr/lib/rabbitmq/bin/rabbitmq-server && command -v epmd"],
+        install: Install::Apt(&["rabbitmq-server"]),
+    },
+    Tool {
+        name: "Celery",
+        purpose: "workers and clients in Python that our tasks and results have to do with",
+        wanted_by: "storage-queue-amqp",
+        detect: &["python3", "-c", "import celery"],
+        install: Install::Pip(&["celery"]),
+    },
 ];
 
 /// Checks dependencies in `cargo xtask ci`. Built without optimisation: one minute in place of five, and it runs for seconds.

@@ -14,7 +14,7 @@ pub struct Registry {
 }
 
 /// Drivers of this toolkit that this build may lack: names and schemes, and the cargo feature that brings them, or `None` where no version does yet.
-const KNOWN: [(&[&str], Option<&str>); 13] = [
+const KNOWN: [(&[&str], Option<&str>); 14] = [
     (&["sqlite"], Some("sqlite")),
     (&["fs", "file"], Some("fs")),
     (&["memory"], Some("memory")),
@@ -26,7 +26,8 @@ const KNOWN: [(&[&str], Option<&str>); 13] = [
     (&["http", "https", "webdav", "webdavs", "dav", "davs"], Some("http")),
     (&["redis", "rediss"], None),
     (&["nats", "tls"], Some("nats")),
-    (&["amqp", "amqps", "rabbitmq", "celery", "celery+amqp"], None),
+    (&["amqp", "amqps", "rabbitmq"], Some("amqp")),
+    (&["celery", "celery+amqp"], None),
     (&["azure-queue", "azure-table"], None),
 ];
 
@@ -50,6 +51,8 @@ impl Default for Registry {
         registry.register(Arc::new(storage_object::HttpDriver));
         #[cfg(feature = "nats")]
         registry.register(Arc::new(storage_nats::NatsDriver));
+        #[cfg(feature = "amqp")]
+        registry.register(Arc::new(storage_queue_amqp::AmqpDriver));
         registry
     }
 }

@@ -6,6 +6,7 @@
 mod nats;
 mod object;
 mod process;
+mod queues;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +29,8 @@ struct Spec {
     variable: &'static str,
     /// The program, as it is looked for in `PATH`.
     program: &'static str,
+    /// What is run in its place: a shell, where a script has to prepare something.
+    through: Option<&'static str>,
     /// How many ports it takes.
     ports: usize,
     launch: fn(&Place) -> Result<Launch>,
@@ -40,15 +43,25 @@ const SPECS: &[Spec] = &[
         backend: "object",
         variable: "XTASK_TEST_SEAWEEDFS",
         program: "weed",
+        through: None,
         ports: 8,
         launch: object::seaweedfs,
     },
-    Spec { name: "moto", backend: "object", variable: "XTASK_TEST_MOTO", program: "moto_server", ports: 1, launch: object::moto },
+    Spec {
+        name: "moto",
+        backend: "object",
+        variable: "XTASK_TEST_MOTO",
+        program: "moto_server",
+        through: None,
+        ports: 1,
+        launch: object::moto,
+    },
     Spec {
         name: "Azurite",
         backend: "object",
         variable: "XTASK_TEST_AZURITE",
         program: "azurite-blob",
+        through: None,
         ports: 1,
         launch: object::azurite,
     },
@@ -58,6 +71,7 @@ const SPECS: &[Spec] = &[
         variable: "XTASK_TEST_APACHE",
         // Not in the path of ordinary users.
         program: "/usr/sbin/apache2",
+        through: None,
         ports: 1,
         launch: object::apache,
     },
@@ -66,8 +80,18 @@ const SPECS: &[Spec] = &[
         backend: "nats",
         variable: "XTASK_TEST_NATS",
         program: "nats-server",
+        through: None,
         ports: 2,
         launch: nats::server,
+    },
+    Spec {
+        name: "RabbitMQ",
+        backend: "queue-amqp",
+        variable: "XTASK_TEST_RABBITMQ",
+        program: "/usr/lib/rabbitmq/bin/rabbitmq-server",
+        through: Some("sh"),
+        ports: 3,
+        launch: queues::rabbitmq,
     },
 ];
 
@@ -91,6 +115,8 @@ struct Launch {
 enum Ready {
     /// It answers HTTP at this port, whatever it answers.
     Http(u16),
+    /// It greets AMQP clients at this port.
+    Amqp(u16),
 }
 
 /// The servers of one run. Dropped, they stop.
@@ -155,9 +181,11 @@ impl Spec {
         doing(std::fs::create_dir_all(&folder), || format!("cannot create {}", folder.display()))?;
         let place = Place { ports: free_ports(self.ports)?, folder };
         let launch = (self.launch)(&place)?;
-        let mut running = Running::start(workspace, self.program, &launch.arguments, &place.folder)?;
+        let program = self.through.unwrap_or(self.program);
+        let mut running = Running::start(workspace, program, &launch.arguments, &place.folder)?;
         match launch.ready {
             Ready::Http(port) => running.await_http(port, PATIENCE)?,
+            Ready::Amqp(port) => running.await_amqp(port, PATIENCE)?,
         }
         Ok(Started { _running: running, address: launch.address, beside: launch.beside })
     }
@@ -197,7 +225,7 @@ mod tests {
         for spec in SPECS {
             let place = Place { folder: folder.path().to_owned(), ports: (40_000..).take(spec.ports).collect() };
             let launch = (spec.launch)(&place).unwrap();
-            assert!(launch.address.contains("://127.0.0.1:40"), "{}", spec.name);
+            assert!(launch.address.contains("127.0.0.1:40"), "{}", spec.name);
             let line = launch.arguments.join(" ");
             assert!(line.contains("127.0.0.1") && !line.contains("0.0.0.0"), "{line}");
             if let Some(folder) = launch.beside {

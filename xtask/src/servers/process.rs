@@ -44,8 +44,17 @@ impl Running {
 
     /// Waits until something answers HTTP at the port.
     pub(super) fn await_http(&mut self, port: u16, patience: Duration) -> Result<()> {
+        self.await_answer(port, patience, answers_http)
+    }
+
+    /// Waits until something greets AMQP clients at the port.
+    pub(super) fn await_amqp(&mut self, port: u16, patience: Duration) -> Result<()> {
+        self.await_answer(port, patience, answers_amqp)
+    }
+
+    fn await_answer(&mut self, port: u16, patience: Duration, answers: fn(u16) -> bool) -> Result<()> {
         let start = Instant::now();
-        while !answers_http(port) {
+        while !answers(port) {
             process::not_interrupted()?;
             let ended = self.log.with_file_name("ended").exists();
             if ended || start.elapsed() > patience {
@@ -69,15 +78,25 @@ impl Drop for Running {
 }
 
 fn answers_http(port: u16) -> bool {
-    let ask = || -> std::io::Result<[u8; 5]> {
+    answers(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", b"HTTP/")
+}
+
+fn answers_amqp(port: u16) -> bool {
+    // A method frame on channel 0, which opens the conversation.
+    answers(port, b"AMQP\x00\x00\x09\x01", &[1, 0, 0])
+}
+
+/// True where something at the port answers `question` with what begins so.
+fn answers(port: u16, question: &[u8], expected: &[u8]) -> bool {
+    let ask = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
-        let mut start = [0; 5];
+        stream.write_all(question)?;
+        let mut start = vec![0; expected.len()];
         stream.read_exact(&mut start)?;
         Ok(start)
     };
-    ask().is_ok_and(|start| &start == b"HTTP/")
+    ask().is_ok_and(|start| start == expected)
 }
 
 #[cfg(all(test, unix))]
