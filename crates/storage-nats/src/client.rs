@@ -197,7 +197,7 @@ fn note(event: &Event, violation: &Violation) {
         Event::Connected => tracing::debug!("connected to NATS"),
         Event::Disconnected => tracing::warn!("the connection to NATS broke"),
         Event::SlowConsumer(_) => {
-            tracing::warn!("messages of NATS were dropped, since nobody took them in time: they come again")
+            tracing::warn!("messages of NATS were dropped, since nobody took them in time: they come again");
         }
         event => tracing::debug!(%event, "NATS"),
     }

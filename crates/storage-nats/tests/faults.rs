@@ -74,7 +74,7 @@ async fn a_server_that_is_killed_twice_keeps_what_it_acknowledged() {
     const PRODUCERS: usize = 4;
     let Some(mut server) = Server::or_skip("").await else { return };
     let url = fresh(&server.address());
-    let store = open(&format!("{url}")).await.unwrap();
+    let store = open(&url).await.unwrap();
     store.create_queue(&q(), &QueueSpec::default().max_deliveries(None)).await.unwrap();
     let sent = Arc::new(AtomicUsize::new(0));
     let handled = Handled::default();
