@@ -40,7 +40,7 @@ enum Install {
 }
 
 /// What tests use beyond Rust, in the order in which it has to be installed.
-const TEST_TOOLS: [Tool; 9] = [
+const TEST_TOOLS: [Tool; 11] = [
     Tool {
         name: "python3",
         purpose: "a peer in another language that reads what we wrote, and the other way round",
@@ -104,6 +104,21 @@ const TEST_TOOLS: [Tool; 9] = [
         wanted_by: "storage-object",
         detect: &["azurite-blob", "--version"],
         install: Install::Npm(&["azurite"]),
+    },
+    Tool {
+        name: "Redis",
+        purpose: "servers on ports of their own, and the client that looks at what we wrote",
+        wanted_by: "storage-redis",
+        detect: &["sh", "-c", "redis-server --version && redis-cli --version"],
+        // Its service, where the system starts one, is in nobody's way.
+        install: Install::Apt(&["redis-server", "redis-tools"]),
+    },
+    Tool {
+        name: "openssl",
+        purpose: "certificates for servers that speak TLS",
+        wanted_by: "storage-redis",
+        detect: &["openssl", "version"],
+        install: Install::Apt(&["openssl"]),
     },
 ];
 

@@ -5,6 +5,7 @@
 
 mod object;
 mod process;
+mod redis;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,6 +52,22 @@ const SPECS: &[Spec] = &[
         ports: 1,
         launch: object::azurite,
     },
+    Spec {
+        name: "Redis",
+        backend: "redis",
+        variable: "XTASK_TEST_REDIS",
+        program: "redis-server",
+        ports: 1,
+        launch: redis::single,
+    },
+    Spec {
+        name: "Redis Cluster",
+        backend: "redis",
+        variable: "XTASK_TEST_REDIS_CLUSTER",
+        program: "redis-server",
+        ports: 6,
+        launch: redis::cluster,
+    },
 ];
 
 /// What a server is given: a folder of its own, and ports that were free a moment ago.
@@ -61,6 +78,8 @@ struct Place {
 
 /// How a server is started, and how it is known to be up.
 struct Launch {
+    /// What is started, if it is not the server's program itself.
+    program: Option<&'static str>,
     arguments: Vec<String>,
     /// What tests are told.
     address: String,
@@ -71,6 +90,8 @@ struct Launch {
 enum Ready {
     /// It answers HTTP at this port, whatever it answers.
     Http(u16),
+    /// At each of these ports it answers so to that.
+    Answer { ports: Vec<u16>, ask: &'static str, expect: &'static str },
 }
 
 /// The servers of one run. Dropped, they stop.
@@ -125,9 +146,12 @@ impl Spec {
         doing(std::fs::create_dir_all(&folder), || format!("cannot create {}", folder.display()))?;
         let place = Place { ports: free_ports(self.ports)?, folder };
         let launch = (self.launch)(&place)?;
-        let mut running = Running::start(workspace, self.program, &launch.arguments, &place.folder)?;
+        let mut running = Running::start(workspace, launch.program.unwrap_or(self.program), &launch.arguments, &place.folder)?;
         match launch.ready {
             Ready::Http(port) => running.await_http(port, PATIENCE)?,
+            Ready::Answer { ports, ask, expect } => {
+                ports.into_iter().try_for_each(|port| running.await_answer(port, ask, expect, PATIENCE))?;
+            }
         }
         Ok((running, launch.address))
     }
@@ -167,7 +191,7 @@ mod tests {
         for spec in SPECS {
             let place = Place { folder: folder.path().to_owned(), ports: (40_000..).take(spec.ports).collect() };
             let launch = (spec.launch)(&place).unwrap();
-            assert!(launch.address.starts_with("http://127.0.0.1:40"), "{}", spec.name);
+            assert!(launch.address.contains("://127.0.0.1:40"), "{}", spec.name);
             let line = launch.arguments.join(" ");
             assert!(line.contains("127.0.0.1") && !line.contains("0.0.0.0"), "{line}");
         }

@@ -48,14 +48,14 @@ pub(super) fn seaweedfs(place: &Place) -> Result<Launch> {
     ];
     let s3 = place.ports[6];
     let arguments = ["-logtostderr=true".to_owned(), "server".to_owned()].into_iter().chain(ports).chain(rest).collect();
-    Ok(Launch { arguments, address: format!("http://127.0.0.1:{s3}"), ready: Ready::Http(s3) })
+    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{s3}"), ready: Ready::Http(s3) })
 }
 
 /// An S3 in memory, which does not check signatures.
 pub(super) fn moto(place: &Place) -> Result<Launch> {
     let port = place.ports[0];
     let arguments = ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned).to_vec();
-    Ok(Launch { arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port) })
+    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port) })
 }
 
 /// Azure Blob Storage in memory.
@@ -64,5 +64,5 @@ pub(super) fn azurite(place: &Place) -> Result<Launch> {
     let arguments =
         ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", &port.to_string()];
     let arguments = arguments.map(str::to_owned).to_vec();
-    Ok(Launch { arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port) })
+    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port) })
 }

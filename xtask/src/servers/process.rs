@@ -44,8 +44,17 @@ impl Running {
 
     /// Waits until something answers HTTP at the port.
     pub(super) fn await_http(&mut self, port: u16, patience: Duration) -> Result<()> {
+        self.until(port, patience, || answers_http(port))
+    }
+
+    /// Waits until what is asked at the port is answered with what is expected.
+    pub(super) fn await_answer(&mut self, port: u16, ask: &str, expect: &str, patience: Duration) -> Result<()> {
+        self.until(port, patience, || answers(port, ask, expect))
+    }
+
+    fn until(&mut self, port: u16, patience: Duration, is_up: impl Fn() -> bool) -> Result<()> {
         let start = Instant::now();
-        while !answers_http(port) {
+        while !is_up() {
             process::not_interrupted()?;
             let ended = self.log.with_file_name("ended").exists();
             if ended || start.elapsed() > patience {
@@ -66,6 +75,29 @@ impl Drop for Running {
         // The guard kills itself with the others.
         _ = self.child.wait();
     }
+}
+
+/// True where the beginning of the answer, which may come in pieces, holds what is expected.
+fn answers(port: u16, ask: &str, expect: &str) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(ask.as_bytes())?;
+        let mut answer = Vec::new();
+        let mut piece = [0; 1024];
+        while answer.len() < 16 * 1024 {
+            let length = stream.read(&mut piece)?;
+            answer.extend_from_slice(&piece[..length]);
+            if String::from_utf8_lossy(&answer).contains(expect) {
+                return Ok(true);
+            }
+            if length == 0 {
+                break;
+            }
+        }
+        Ok(false)
+    };
+    ask().unwrap_or(false)
 }
 
 fn answers_http(port: u16) -> bool {
