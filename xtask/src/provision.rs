@@ -121,6 +121,14 @@ const TEST_TOOLS: &[Tool] = &[
         install: Install::Apt(&["nats-server"]),
     },
     Tool {
+        name: "Redis",
+        purpose: "servers on ports of their own, and the client that looks at what we wrote",
+        wanted_by: "storage-redis",
+        detect: &["sh", "-c", "redis-server --version && redis-cli --version"],
+        // Its service, where the system starts one, is in nobody's way.
+        install: Install::Apt(&["redis-server", "redis-tools"]),
+    },
+    Tool {
         name: "openssl",
         purpose: "certificates for servers that speak TLS",
         wanted_by: "storage-nats",

@@ -25,7 +25,6 @@ const QUEUE: QueueCapabilities = QueueCapabilities {
     atomic_send: false,
     receipts_across_processes: false,
     wakes: false,
-    atomic_send: false,
     max_body_bytes: 64 << 10,
     durable: false,
 };

@@ -87,9 +87,6 @@ pub struct QueueCapabilities {
     pub receipts_across_processes: bool,
     /// A waiting receive is woken when a message arrives, rather than looking again and again.
     pub wakes: bool,
-    /// A call that sends several messages sends all or none whatever happens. Where it is not declared, a call that fails with
-    /// [`Timeout`](crate::ErrorKind::Timeout) or [`Unavailable`](crate::ErrorKind::Unavailable) may have sent some of them; what is refused for what it asks is refused as a whole.
-    pub atomic_send: bool,
     /// How many bytes a body may have.
     pub max_body_bytes: usize,
     /// A sent message is there after a crash or power cut.

@@ -27,7 +27,6 @@ const CAPABILITIES: QueueCapabilities = QueueCapabilities {
     atomic_send: true,
     receipts_across_processes: false,
     wakes: true,
-    atomic_send: true,
     max_body_bytes: 64 << 20,
     durable: false,
 };

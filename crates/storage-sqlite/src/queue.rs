@@ -44,7 +44,6 @@ impl SqliteQueue {
             atomic_send: true,
             receipts_across_processes: true,
             wakes: true,
-            atomic_send: true,
             max_body_bytes: 64 << 20,
             durable,
         };

@@ -7,6 +7,7 @@ mod nats;
 mod object;
 mod process;
 mod queues;
+mod redis;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,8 +30,6 @@ struct Spec {
     variable: &'static str,
     /// The program, as it is looked for in `PATH`.
     program: &'static str,
-    /// What is run in its place: a shell, where a script has to prepare something.
-    through: Option<&'static str>,
     /// How many ports it takes.
     ports: usize,
     launch: fn(&Place) -> Result<Launch>,
@@ -43,25 +42,15 @@ const SPECS: &[Spec] = &[
         backend: "object",
         variable: "XTASK_TEST_SEAWEEDFS",
         program: "weed",
-        through: None,
         ports: 8,
         launch: object::seaweedfs,
     },
-    Spec {
-        name: "moto",
-        backend: "object",
-        variable: "XTASK_TEST_MOTO",
-        program: "moto_server",
-        through: None,
-        ports: 1,
-        launch: object::moto,
-    },
+    Spec { name: "moto", backend: "object", variable: "XTASK_TEST_MOTO", program: "moto_server", ports: 1, launch: object::moto },
     Spec {
         name: "Azurite",
         backend: "object",
         variable: "XTASK_TEST_AZURITE",
         program: "azurite-blob",
-        through: None,
         ports: 1,
         launch: object::azurite,
     },
@@ -71,7 +60,6 @@ const SPECS: &[Spec] = &[
         variable: "XTASK_TEST_APACHE",
         // Not in the path of ordinary users.
         program: "/usr/sbin/apache2",
-        through: None,
         ports: 1,
         launch: object::apache,
     },
@@ -80,7 +68,6 @@ const SPECS: &[Spec] = &[
         backend: "nats",
         variable: "XTASK_TEST_NATS",
         program: "nats-server",
-        through: None,
         ports: 2,
         launch: nats::server,
     },
@@ -89,9 +76,24 @@ const SPECS: &[Spec] = &[
         backend: "queue-amqp",
         variable: "XTASK_TEST_RABBITMQ",
         program: "/usr/lib/rabbitmq/bin/rabbitmq-server",
-        through: Some("sh"),
         ports: 3,
         launch: queues::rabbitmq,
+    },
+    Spec {
+        name: "Redis",
+        backend: "redis",
+        variable: "XTASK_TEST_REDIS",
+        program: "redis-server",
+        ports: 1,
+        launch: redis::single,
+    },
+    Spec {
+        name: "Redis Cluster",
+        backend: "redis",
+        variable: "XTASK_TEST_REDIS_CLUSTER",
+        program: "redis-server",
+        ports: 6,
+        launch: redis::cluster,
     },
 ];
 
@@ -103,6 +105,8 @@ struct Place {
 
 /// How a server is started, and how it is known to be up.
 struct Launch {
+    /// What is started, if it is not the server's program itself.
+    program: Option<&'static str>,
     arguments: Vec<String>,
     /// What tests are told.
     address: String,
@@ -115,8 +119,8 @@ struct Launch {
 enum Ready {
     /// It answers HTTP at this port, whatever it answers.
     Http(u16),
-    /// It greets AMQP clients at this port.
-    Amqp(u16),
+    /// At each of these ports it answers so to that.
+    Answer { ports: Vec<u16>, ask: &'static [u8], expect: &'static [u8] },
 }
 
 /// The servers of one run. Dropped, they stop.
@@ -181,11 +185,12 @@ impl Spec {
         doing(std::fs::create_dir_all(&folder), || format!("cannot create {}", folder.display()))?;
         let place = Place { ports: free_ports(self.ports)?, folder };
         let launch = (self.launch)(&place)?;
-        let program = self.through.unwrap_or(self.program);
-        let mut running = Running::start(workspace, program, &launch.arguments, &place.folder)?;
+        let mut running = Running::start(workspace, launch.program.unwrap_or(self.program), &launch.arguments, &place.folder)?;
         match launch.ready {
             Ready::Http(port) => running.await_http(port, PATIENCE)?,
-            Ready::Amqp(port) => running.await_amqp(port, PATIENCE)?,
+            Ready::Answer { ports, ask, expect } => {
+                ports.into_iter().try_for_each(|port| running.await_answer(port, ask, expect, PATIENCE))?;
+            }
         }
         Ok(Started { _running: running, address: launch.address, beside: launch.beside })
     }

@@ -10,5 +10,11 @@ pub(super) fn server(place: &Place) -> Result<Launch> {
     let arguments =
         ["-a", "127.0.0.1", "-p", &port.to_string(), "-m", &monitoring.to_string(), "-js", "-sd", &store.to_string_lossy()];
     let arguments = arguments.map(str::to_owned).to_vec();
-    Ok(Launch { arguments, address: format!("nats://127.0.0.1:{port}"), ready: Ready::Http(monitoring), beside: None })
+    Ok(Launch {
+        program: None,
+        arguments,
+        address: format!("nats://127.0.0.1:{port}"),
+        ready: Ready::Http(monitoring),
+        beside: None,
+    })
 }

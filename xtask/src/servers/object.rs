@@ -50,14 +50,14 @@ pub(super) fn seaweedfs(place: &Place) -> Result<Launch> {
     ];
     let s3 = place.ports[6];
     let arguments = ["-logtostderr=true".to_owned(), "server".to_owned()].into_iter().chain(ports).chain(rest).collect();
-    Ok(Launch { arguments, address: format!("http://127.0.0.1:{s3}"), ready: Ready::Http(s3), beside: None })
+    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{s3}"), ready: Ready::Http(s3), beside: None })
 }
 
 /// An S3 in memory, which does not check signatures.
 pub(super) fn moto(place: &Place) -> Result<Launch> {
     let port = place.ports[0];
     let arguments = ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned).to_vec();
-    Ok(Launch { arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
+    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
 }
 
 /// Azure Blob Storage in memory.
@@ -66,7 +66,7 @@ pub(super) fn azurite(place: &Place) -> Result<Launch> {
     let arguments =
         ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", &port.to_string()];
     let arguments = arguments.map(str::to_owned).to_vec();
-    Ok(Launch { arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
+    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
 }
 
 /// A WebDAV server. `/private` wants the key and the secret.
@@ -88,7 +88,7 @@ pub(super) fn apache(place: &Place) -> Result<Launch> {
     let config = folder.join("apache.conf").display().to_string();
     let listen = format!("Listen 127.0.0.1:{port}");
     let arguments = ["-DFOREGROUND", "-f", &config, "-c", &listen].map(str::to_owned).to_vec();
-    Ok(Launch { arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside })
+    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside })
 }
 
 /// Apache serves nothing as root: where it is started by root, it becomes another user, who may see no folder of root's.

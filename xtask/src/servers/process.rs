@@ -13,6 +13,8 @@ use crate::{Failure, Result, doing, process, provision};
 /// whatever took it away. A program that ends by itself leaves a file that says so.
 const GUARD: &str = r#"{ "$@" </dev/null; echo "$?" >ended; } & read -r _; kill -KILL 0"#;
 const TICK: Duration = Duration::from_millis(100);
+/// How much of an answer is looked at.
+const LONGEST_ANSWER: usize = 16 << 10;
 /// How much of a log is shown.
 const TAIL: usize = 2_000;
 
@@ -44,17 +46,13 @@ impl Running {
 
     /// Waits until something answers HTTP at the port.
     pub(super) fn await_http(&mut self, port: u16, patience: Duration) -> Result<()> {
-        self.await_answer(port, patience, answers_http)
+        self.await_answer(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", b"HTTP/", patience)
     }
 
-    /// Waits until something greets AMQP clients at the port.
-    pub(super) fn await_amqp(&mut self, port: u16, patience: Duration) -> Result<()> {
-        self.await_answer(port, patience, answers_amqp)
-    }
-
-    fn await_answer(&mut self, port: u16, patience: Duration, answers: fn(u16) -> bool) -> Result<()> {
+    /// Waits until what is asked at the port is answered with what is expected.
+    pub(super) fn await_answer(&mut self, port: u16, ask: &[u8], expect: &[u8], patience: Duration) -> Result<()> {
         let start = Instant::now();
-        while !answers(port) {
+        while !answers(port, ask, expect) {
             process::not_interrupted()?;
             let ended = self.log.with_file_name("ended").exists();
             if ended || start.elapsed() > patience {
@@ -77,26 +75,26 @@ impl Drop for Running {
     }
 }
 
-fn answers_http(port: u16) -> bool {
-    answers(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", b"HTTP/")
-}
-
-fn answers_amqp(port: u16) -> bool {
-    // A method frame on channel 0, which opens the conversation.
-    answers(port, b"AMQP\x00\x00\x09\x01", &[1, 0, 0])
-}
-
-/// True where something at the port answers `question` with what begins so.
+/// True where the beginning of the answer, which may come in pieces, holds what is expected.
 fn answers(port: u16, question: &[u8], expected: &[u8]) -> bool {
-    let ask = || -> std::io::Result<Vec<u8>> {
+    let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream.write_all(question)?;
-        let mut start = vec![0; expected.len()];
-        stream.read_exact(&mut start)?;
-        Ok(start)
+        let (mut answer, mut piece) = (Vec::new(), [0; 1024]);
+        while answer.len() < LONGEST_ANSWER {
+            let length = stream.read(&mut piece)?;
+            answer.extend_from_slice(&piece[..length]);
+            if answer.windows(expected.len()).any(|part| part == expected) {
+                return Ok(true);
+            }
+            if length == 0 {
+                break;
+            }
+        }
+        Ok(false)
     };
-    ask().is_ok_and(|start| start == expected)
+    ask().unwrap_or(false)
 }
 
 #[cfg(all(test, unix))]

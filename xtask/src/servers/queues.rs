@@ -12,5 +12,7 @@ pub(super) fn rabbitmq(place: &Place) -> Result<Launch> {
     let [port, distribution, epmd] = [0, 1, 2].map(|n| place.ports[n].to_string());
     let address = format!("amqp://guest:guest@127.0.0.1:{port}/");
     let arguments = ["-c".to_owned(), RABBITMQ.to_owned(), "broker".to_owned(), folder, port, distribution, epmd].to_vec();
-    Ok(Launch { arguments, address, ready: Ready::Amqp(place.ports[0]), beside: None })
+    // A method frame on channel 0, which opens the conversation.
+    let ready = Ready::Answer { ports: vec![place.ports[0]], ask: b"AMQP\x00\x00\x09\x01", expect: &[1, 0, 0] };
+    Ok(Launch { program: Some("sh"), arguments, address, ready, beside: None })
 }

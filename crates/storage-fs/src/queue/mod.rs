@@ -58,7 +58,6 @@ impl FsQueue {
             atomic_send: true,
             receipts_across_processes: true,
             wakes: true,
-            atomic_send: true,
             max_body_bytes: 16 << 20,
             durable: core.base.durable,
         };

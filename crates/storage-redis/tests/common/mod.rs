@@ -1,0 +1,90 @@
+//! Servers for tests: those that `cargo xtask test` starts, which tests share, and own ones that a test may kill.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+pub(crate) mod proxy;
+pub(crate) mod server;
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use storage_conformance::{DriverHarness, Place};
+use storage_core::{Driver as _, DriverConfig, QueueName, QueueSpec, QueueStore, Result};
+use storage_redis::RedisDriver;
+
+/// How long is waited for what should come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The address of a shared server, or why there is none.
+pub(crate) fn shared(variable: &str) -> std::result::Result<String, String> {
+    std::env::var(variable).map_err(|_| {
+        format!("no Redis: `cargo xtask test --backend redis` starts it where it is installed (`--all` installs it), or set {variable}")
+    })
+}
+
+/// The address of the shared single server; skips the test where there is none.
+pub(crate) fn single_or_skip() -> Option<String> {
+    shared("XTASK_TEST_REDIS").map_err(|reason| storage_conformance::skip(&reason)).ok()
+}
+
+/// `address` with a prefix that nobody else uses.
+pub(crate) fn apart(address: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let (address, query) = address.split_once('?').unwrap_or((address, ""));
+    let prefix = format!("t{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    format!("{address}?prefix={prefix}&{query}")
+}
+
+/// The suites' harness on servers that are there.
+pub(crate) fn harness(address: std::result::Result<String, String>, broken: &'static str) -> DriverHarness<RedisDriver> {
+    let unavailable = address.as_ref().err().cloned();
+    let address = address.unwrap_or_default();
+    let place = move || Ok(Place::url(&apart(&address)));
+    DriverHarness::new(RedisDriver, place).broken(move || Ok(Place::url(broken))).unavailable(unavailable)
+}
+
+pub(crate) async fn open(url: &str) -> Result<QueueStore> {
+    open_with(&DriverConfig::from_url(url)).await
+}
+
+/// Gives up early, so that a test sees the end of a wait.
+pub(crate) async fn open_impatient(url: &str, timeout: Duration) -> Result<QueueStore> {
+    open_with(&DriverConfig { timeout: Some(timeout), ..DriverConfig::from_url(url) }).await
+}
+
+async fn open_with(config: &DriverConfig) -> Result<QueueStore> {
+    Ok(QueueStore::new(RedisDriver.open(config).await?.queue.expect("queues")))
+}
+
+/// A queue without a delivery cap.
+pub(crate) async fn queue(store: &QueueStore, name: &str) -> QueueName {
+    let name = QueueName::new(name).unwrap();
+    store.create_queue(&name, &QueueSpec::default().max_deliveries(None)).await.unwrap();
+    name
+}
+
+/// Calls `look` until it answers something.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What `redis-cli` prints.
+pub(crate) fn cli(port: u16, arguments: &[&str]) -> String {
+    let output = Command::new("redis-cli").args(["-p", &port.to_string()]).args(arguments).output().expect("redis-cli is there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+}
+
+/// The port of an address of one server.
+pub(crate) fn port(address: &str) -> u16 {
+    let digits = address.rsplit(':').next().unwrap().split(['/', '?']).next().unwrap();
+    digits.parse().unwrap()
+}
