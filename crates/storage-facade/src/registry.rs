@@ -23,7 +23,7 @@ const KNOWN: [(&[&str], Option<&str>); 12] = [
     (&["s3", "s3a"], Some("s3")),
     (&["az", "azure", "abfs", "abfss"], Some("azure")),
     (&["gs", "gcs"], Some("gcp")),
-    (&["redis", "rediss"], None),
+    (&["redis", "rediss", "valkey", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"], Some("redis")),
     (&["nats"], None),
     (&["amqp", "amqps", "rabbitmq", "celery", "celery+amqp"], None),
     (&["azure-queue", "azure-table"], None),
@@ -45,6 +45,8 @@ impl Default for Registry {
         registry.register(Arc::new(storage_object::AzureDriver));
         #[cfg(feature = "gcp")]
         registry.register(Arc::new(storage_object::GcsDriver));
+        #[cfg(feature = "redis")]
+        registry.register(Arc::new(storage_redis::RedisDriver));
         registry
     }
 }

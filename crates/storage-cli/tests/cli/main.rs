@@ -10,6 +10,8 @@ mod folders;
 mod frame;
 mod queues;
 mod records;
+#[cfg(feature = "redis")]
+mod redis;
 mod support;
 mod tasks;
 mod worker;
