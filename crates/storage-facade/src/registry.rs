@@ -24,7 +24,7 @@ const KNOWN: [(&[&str], Option<&str>); 14] = [
     (&["az", "azure", "abfs", "abfss"], Some("azure")),
     (&["gs", "gcs"], Some("gcp")),
     (&["http", "https", "webdav", "webdavs", "dav", "davs"], Some("http")),
-    (&["redis", "rediss"], None),
+    (&["redis", "rediss", "valkey", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"], Some("redis")),
     (&["nats", "tls"], Some("nats")),
     (&["amqp", "amqps", "rabbitmq"], Some("amqp")),
     (&["celery", "celery+amqp"], None),
@@ -53,6 +53,8 @@ impl Default for Registry {
         registry.register(Arc::new(storage_nats::NatsDriver));
         #[cfg(feature = "amqp")]
         registry.register(Arc::new(storage_queue_amqp::AmqpDriver));
+        #[cfg(feature = "redis")]
+        registry.register(Arc::new(storage_redis::RedisDriver));
         registry
     }
 }

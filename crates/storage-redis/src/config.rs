@@ -52,16 +52,16 @@ impl Driver for RedisDriver {
     }
 
     async fn open(&self, config: &DriverConfig) -> Result<Backends> {
+        let settings = Settings::new(config).map_err(|e| e.with_operation("redis.open"))?;
+        let (info, layout, declared) = (settings.info(), settings.layout.clone(), settings.durable);
         let open = async {
-            let settings = Settings::new(config)?;
-            let (layout, declared) = (settings.layout.clone(), settings.durable);
             let client = Client::new(settings)?;
             // Wrong addresses and passwords show here, and what the server promises is known from here on.
             let durable = durability::ask(&client, declared).await?;
             let queue = RedisQueue::new(client, layout, durable);
             Ok(Backends { queue: Some(Arc::new(queue)), ..Backends::default() })
         };
-        open.await.map_err(|e: Error| e.with_operation("redis.open"))
+        open.await.map_err(|e: Error| e.with_operation("redis.open").with_backend(&info))
     }
 }
 
@@ -79,7 +79,7 @@ const OPTIONS: &[OptionSpec] = &[
     option("master", "The name by which sentinels know the primary. Default: that of the URL's path."),
     option("sentinel_username", "The user at the sentinels. Default: none."),
     option("sentinel_password", "The password at the sentinels. Default: none."),
-    option("tls", "true: TLS, as with rediss://. Needs the cargo feature of that name. Default: false."),
+    option("tls", "true: TLS, as with rediss://. Needs the cargo feature redis-tls. Default: false."),
     option("tls_ca", "The path of a file with the certificates (PEM) that sign the server's. Default: the system's."),
     option("tls_cert", "The path of a file with the client's own certificate (PEM), for servers that ask for one."),
     option("tls_key", "The path of a file with the key (PEM) of tls_cert."),

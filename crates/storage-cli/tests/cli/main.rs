@@ -12,6 +12,8 @@ mod frame;
 mod nats;
 mod queues;
 mod records;
+#[cfg(feature = "redis")]
+mod redis;
 mod support;
 mod tasks;
 mod worker;
