@@ -281,6 +281,28 @@ async fn delays_are_looked_after_by_any_receiver() {
     }
 }
 
+/// A server that meets a question of somebody who has gone, when a message is due again, loses sight of the message for another ack wait (see `pull.rs`).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_was_given_up_is_in_nobodys_way() {
+    let Some(address) = common::or_skip() else { return };
+    let url = fresh(&address);
+    let (one, other) = (open(&url).await.unwrap(), open(&url).await.unwrap());
+    one.create_queue(&q(), &QueueSpec::default().max_deliveries(None)).await.unwrap();
+    one.send(&q(), NewMessage::new("a")).await.unwrap();
+    let visibility = Duration::from_millis(300);
+    for round in 1..=10 {
+        let started = Instant::now();
+        let request = Receive::default().visibility(visibility).wait(Duration::from_secs(10));
+        let taken = one.receive(&q(), &request).await.unwrap();
+        assert_eq!(taken[0].message.deliveries, round);
+        assert!(started.elapsed() < Duration::from_secs(5), "round {round}: it came after {:?}", started.elapsed());
+        let given_up = tokio::time::timeout(Duration::from_millis(100), other.receive(&q(), &request)).await;
+        assert!(given_up.is_err(), "it is leased");
+        // Nobody waits when the lease ends.
+        tokio::time::sleep((visibility + Duration::from_millis(50)).saturating_sub(started.elapsed())).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receipt_works_where_it_was_received_alone() {
     let Some(address) = common::or_skip() else { return };
