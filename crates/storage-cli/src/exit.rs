@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use storage_core::{Error, ErrorKind};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::args::Global;
 use crate::signals::Signal;
@@ -118,9 +119,11 @@ pub(crate) fn log_to_stderr(verbose: u8, quiet: bool) {
         (false, _) => LevelFilter::DEBUG,
     };
     let format = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
+    // The AMQP client tells of messages that come back by showing them whole.
+    let quotes = filter_fn(|metadata| !metadata.target().starts_with("lapin") || *metadata.level() == tracing::Level::ERROR);
     let colors = console::Term::stderr().is_term() && console::colors_enabled_stderr();
     // It can be set once only; a second caller is a test in the same process.
-    let _ = tracing::subscriber::set_global_default(format.with_ansi(colors).without_time().finish());
+    let _ = tracing::subscriber::set_global_default(format.with_ansi(colors).without_time().finish().with(quotes));
 }
 
 #[cfg(test)]

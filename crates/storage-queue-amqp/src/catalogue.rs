@@ -215,6 +215,9 @@ impl Catalogue {
 
     async fn append(&self, what: What) -> Result<(Came, Entries)> {
         let mut state = self.state.lock().await;
+        if state.next.is_none() {
+            self.declare().await?;
+        }
         let event = Event { what, id: Uuid::now_v7() };
         self.write(&event).await?;
         let events = self.read(state.next, Some(event.id)).await?;

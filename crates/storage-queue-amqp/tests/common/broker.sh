@@ -8,14 +8,14 @@ lib=/usr/lib/rabbitmq/bin
 export HOME="$folder" ERL_EPMD_PORT="$epmd" ERL_EPMD_ADDRESS=127.0.0.1
 export RABBITMQ_NODENAME="storage$port@localhost" RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT="$port"
 export RABBITMQ_DIST_PORT="$distribution" RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}"
-export RABBITMQ_MNESIA_BASE="$folder/mnesia" RABBITMQ_LOG_BASE="$folder/log" RABBITMQ_PID_FILE="$folder/node.pid"
+export RABBITMQ_MNESIA_BASE="$folder/mnesia" RABBITMQ_LOG_BASE="$folder/logs" RABBITMQ_PID_FILE="$folder/node.pid"
 export RABBITMQ_ENABLED_PLUGINS_FILE="$folder/plugins" RABBITMQ_CONF_ENV_FILE="$folder/env" RABBITMQ_CONFIG_FILE="$folder/rabbitmq.conf"
 if [ -n "$5" ]; then
     # A command for the node: broker.sh FOLDER PORT DISTRIBUTION-PORT EPMD-PORT COMMAND [ARGUMENT…]
     shift 4
     exec "$lib/rabbitmqctl" "$@"
 fi
-mkdir -p "$folder/mnesia" "$folder/log"
+mkdir -p "$folder/mnesia" "$folder/logs"
 : >"$folder/env"
 echo '[].' >"$folder/plugins"
 cat >"$folder/rabbitmq.conf" <<END
