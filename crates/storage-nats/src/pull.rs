@@ -1,9 +1,9 @@
 //! One pull: asking a consumer for messages, and leaving no question behind.
 //!
-//! A question that nobody listens for any more is harmful: servers before 2.10.20 that meet one when a message is due again lose sight of that message
-//! for another ack wait. So a pull that ends before the server has ended it takes its listener away and then asks the server to look after the
-//! consumer, which removes such questions; both go over one connection, so nothing comes in between. What the server sent until then is not lost: it
-//! is part of the answer.
+//! A question that nobody listens for any more is harmful: servers before 2.10.20 that meet one when a message is due again take it off their list and
+//! go one message back. The message then comes with a wrong count, or after another ack wait, or goes to two at once. So a pull that ends before the
+//! server has ended it takes its listener away, and asks the server to look after the consumer, which removes such questions; both go over one
+//! connection, so nothing comes in between. What the server sent until then is not lost: it is part of the answer.
 
 use std::time::{Duration, Instant};
 

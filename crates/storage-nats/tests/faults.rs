@@ -281,7 +281,7 @@ async fn delays_are_looked_after_by_any_receiver() {
     }
 }
 
-/// A server that meets a question of somebody who has gone, when a message is due again, loses sight of the message for another ack wait (see `pull.rs`).
+/// A server that meets a question of somebody who has gone, when a message is due again, delivers it with a wrong count, or after another ack wait (see `pull.rs`).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_that_was_given_up_is_in_nobodys_way() {
     let Some(address) = common::or_skip() else { return };
