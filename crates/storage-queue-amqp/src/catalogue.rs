@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel};
+use lapin::{BasicProperties, Channel, Consumer};
 use serde::{Deserialize, Serialize};
 use storage_core::{Error, ErrorKind, QueueName, QueueSpec, Result};
 use tokio::sync::Mutex;
@@ -282,6 +282,13 @@ impl Catalogue {
         arguments.insert("x-stream-offset".into(), offset);
         let consumer = channel.basic_consume(self.stream.as_str().into(), "".into(), BasicConsumeOptions::default(), arguments);
         let mut consumer = consumer.await.map_err(lapin)?;
+        let events = self.events(channel, &mut consumer, own).await?;
+        // Asked for before the channel is closed: else the client ends the connection over an answer that comes too late.
+        channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await.map_err(lapin)?;
+        Ok(events)
+    }
+
+    async fn events(&self, channel: &Channel, consumer: &mut Consumer, own: Option<Uuid>) -> Result<Vec<(u64, Event)>> {
         let mut events = Vec::new();
         loop {
             let next = tokio::time::timeout(if own.is_some() { Duration::MAX } else { QUIET }, consumer.next());

@@ -100,8 +100,15 @@ impl Line {
 
     /// Lets go of the channel and all that came over it.
     pub(super) fn reset(&mut self) {
-        self.feeds.clear();
-        self.channel = None;
+        let (feeds, channel) = (std::mem::take(&mut self.feeds), self.channel.take());
+        if let Some(channel) = channel.filter(|channel| channel.status().connected() && !feeds.is_empty()) {
+            let limit = self.link.settings().timeout;
+            // The client cancels a consumer that is dropped, and takes an answer that comes after the channel's end for a reason to end the connection.
+            tokio::spawn(async move {
+                drop(tokio::time::timeout(limit, channel.close(200, "done".into())).await);
+                drop(feeds);
+            });
+        }
         self.buffer.clear();
         self.unsettled.clear();
     }

@@ -195,6 +195,7 @@ impl Clerk {
                 }
             }
         }
+        drop(self.unfetch().await);
     }
 
     /// When something is to be done even if nothing comes.
