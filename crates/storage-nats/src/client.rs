@@ -51,6 +51,9 @@ impl NatsClient {
         let violation = Violation::default();
         let noted = Arc::clone(&violation);
         let options = settings.credentials().await?;
+        // Else rustls panics in a program that has another cryptography compiled in beside this one. Only the first one counts: a program that has
+        // chosen one keeps it.
+        drop(async_nats::rustls::crypto::ring::default_provider().install_default());
         let options = options
             .name("storage")
             .connection_timeout(settings.timeout.min(Duration::from_secs(30)))
