@@ -32,7 +32,7 @@
 //! - **Dead letters** are moved by whoever notices: sent to the companion first, and removed when the broker has it. A crash between the two leaves
 //!   one letter too many, never one too few. Messages over their time to live are noticed when they are received; the clocks are the machines'.
 //! - **Delays** are queues with a time to live, `<queue>.delay.<milliseconds>`, one for each step: a delay is rounded up by at most 3.2 %, and lasts 45
-//!   days at most.
+//!   days at most. On classic queues the broker moves what is due without a confirmation: a node that dies at that moment may lose it.
 //! - **Priorities** are a matter of classic queues.
 //! - **Counts** are estimates: `ready` is the broker's, `leased` this process's. A purge removes what is ready, delayed or leased here; what other
 //!   processes have leased stays.
