@@ -69,7 +69,7 @@ fn try_open_writer(settings: &Settings, create: bool) -> Result<Connection> {
     }
     pragma(&connection, "synchronous", settings.synchronous.pragma()).or_explain()?;
     // Moving the log waits for the disk: where nothing else does, the writing thread sees to it.
-    pragma(&connection, "wal_autocheckpoint", if settings.writes_here() { 0 } else { CHECKPOINT_PAGES }).or_explain()?;
+    pragma(&connection, "wal_autocheckpoint", 0).or_explain()?;
     pragma(&connection, "journal_size_limit", LOG_LIMIT).or_explain()?;
     Ok(connection)
 }

@@ -19,6 +19,11 @@ const PATIENCE: Duration = Duration::from_millis(5);
 
 /// How much log, in KiB, is written before it is moved into the database file.
 const LOG_KIB: u32 = 16 * 1_024;
+/// How much of it is enough behind many small commits. A log that grows makes each sync wait for the file's new length too, about a third more; one that
+/// is written again from its beginning does not. A move costs some syncs itself, so large commits have more of them share one.
+const SMALL_LOG_KIB: u32 = 2 * 1_024;
+/// What many is.
+const MANY_COMMITS: u32 = 64;
 /// About how much log a commit takes besides what is written: some pages of 4 KiB.
 const COMMIT_KIB: u32 = 16;
 
@@ -28,13 +33,16 @@ pub(crate) struct Maintenance {
     swept: Option<Instant>,
     /// About how much log there is that was not yet moved into the file.
     log_kib: u32,
+    /// How many commits it holds.
+    commits: u32,
 }
 
 impl Maintenance {
     /// Behind a group of jobs: one step now and then, so that a busy writer sweeps too.
     pub(crate) fn after_commit(&mut self, connection: &Connection, shared: &Shared, kib: u32) {
         self.log_kib = self.log_kib.saturating_add(2 * kib + COMMIT_KIB);
-        if self.log_kib > LOG_KIB && shared.settings.writes_here() {
+        self.commits += 1;
+        if self.log_kib > LOG_KIB || (self.log_kib > SMALL_LOG_KIB && self.commits >= MANY_COMMITS) {
             self.shorten_log(connection);
         }
         if self.swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
@@ -51,7 +59,7 @@ impl Maintenance {
     }
 
     fn shorten_log(&mut self, connection: &Connection) {
-        self.log_kib = 0;
+        (self.log_kib, self.commits) = (0, 0);
         note(patient(PATIENCE, || checkpoint(connection, "PASSIVE")).or_explain());
     }
 
