@@ -31,6 +31,7 @@ mod error;
 mod filter;
 #[cfg(feature = "filter-text")]
 mod filter_text;
+mod fnv;
 mod key;
 pub mod message;
 mod name;
@@ -60,6 +61,7 @@ pub use engine::Engine;
 pub use entity::{BytesValue, ColumnValue, Entity, KeyValue, Repository};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use filter::{Filter, MAX_FILTER_DEPTH, MAX_FILTER_TERMS};
+pub use fnv::fnv1a;
 pub use key::{Key, KeyPart, MAX_KEY_LEN};
 pub use message::{
     Attributes, Count, Delivery, Message, MessageId, MessageUpdate, NewMessage, QueueSpec, QueueStats, Receipt, Receive, Sent,

@@ -195,11 +195,11 @@ impl Query {
         by_columns.fold(Ordering::Equal, Ordering::then).then_with(|| a.key.cmp(&b.key))
     }
 
-    // FNV-1a over table, filter and order: catches a token used with another query; not a defence against forgery, which
+    // Over table, filter and order: catches a token used with another query; not a defence against forgery, which
     // could do no more than start at another place.
     fn fingerprint(&self) -> u64 {
         let text = serde_json::to_string(&(&self.table, &self.filter, &self.order)).unwrap_or_default();
-        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        crate::fnv1a(&[text.as_bytes()])
     }
 }
 

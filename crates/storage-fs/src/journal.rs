@@ -10,10 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use storage_core::{Error, Result};
+use storage_core::{Error, Result, fnv1a};
 
 use crate::file::{at, open_control, read_at, write_at};
-use crate::state::fnv;
 
 /// Beyond this a checkpoint is due.
 pub(crate) const CHECKPOINT_BYTES: u64 = 4 << 20;
@@ -130,7 +129,7 @@ impl Journal {
         entry[..4].copy_from_slice(&MAGIC.to_le_bytes());
         entry[4..8].copy_from_slice(&len.to_le_bytes());
         entry[8..16].copy_from_slice(&era.to_le_bytes());
-        let sum = fnv(&[&entry[4..16], &offset.to_le_bytes(), &entry[HEADER..]]);
+        let sum = fnv1a(&[&entry[4..16], &offset.to_le_bytes(), &entry[HEADER..]]);
         entry[16..HEADER].copy_from_slice(&sum.to_le_bytes());
         let written = write_at(&self.file, &entry, offset).and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
         written.map_err(|error| {
@@ -177,7 +176,7 @@ impl Journal {
         let Ok(len) = usize::try_from(len) else { return Ok(None) };
         let mut payload = vec![0; len];
         let read = read_at(&self.file, &mut payload, offset + HEADER as u64)?;
-        if read < payload.len() || fnv(&[&header[4..16], &offset.to_le_bytes(), &payload]) != long(16) {
+        if read < payload.len() || fnv1a(&[&header[4..16], &offset.to_le_bytes(), &payload]) != long(16) {
             return Ok(None);
         }
         let (mut reader, mut ops) = (Reader(&payload), Vec::new());

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use storage_core::{Error, Result};
+use storage_core::{Error, Result, fnv1a};
 
 use crate::file::{at, open_control, read_at, write_at};
 
@@ -85,13 +85,7 @@ impl StateFile {
 
 /// What tells this start of the operating system from others; 0 where that can't be told.
 pub(crate) fn boot_id() -> u64 {
-    std::fs::read("/proc/sys/kernel/random/boot_id").map_or(0, |id| fnv(&[&id]))
-}
-
-/// FNV-1a: finds torn writes, which nobody forges.
-pub(crate) fn fnv(parts: &[&[u8]]) -> u64 {
-    let bytes = parts.iter().flat_map(|part| part.iter());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    std::fs::read("/proc/sys/kernel/random/boot_id").map_or(0, |id| fnv1a(&[&id]))
 }
 
 #[cfg(test)]

@@ -42,11 +42,17 @@ pub(crate) struct Address {
     pub(crate) path: Vec<String>,
 }
 
+const ADVICE: &str = "write `@`, `:` and `/` in passwords as %40, %3A and %2F";
+
 impl Address {
     /// # Errors
     /// `Config`, without what may be a password.
     pub(crate) fn parse(text: &str, port: u16) -> Result<Self> {
         let (authority, path) = text.split_once('/').unwrap_or((text, ""));
+        // Else half a password would be taken for a path, which errors show.
+        if path.contains('@') {
+            return Err(Error::config(format!("the URL has an `@` behind its first `/`: {ADVICE}")));
+        }
         let (credentials, hosts) = match authority.rsplit_once('@') {
             Some((credentials, hosts)) => (read_credentials(credentials)?, hosts),
             None => (Credentials::default(), authority),
@@ -92,9 +98,7 @@ fn read_host(text: &str, port: u16) -> Result<Host> {
     let number = digits.map_or(Ok(port), str::parse);
     match number {
         Ok(port) if !name.is_empty() && port > 0 => Ok(Host { name: name.to_owned(), port }),
-        _ => Err(Error::config(
-            "a server in the URL is not of the form HOST:PORT; write `@`, `:` and `/` in passwords as %40, %3A and %2F",
-        )),
+        _ => Err(Error::config(format!("a server in the URL is not of the form HOST:PORT; {ADVICE}"))),
     }
 }
 
@@ -122,7 +126,16 @@ mod tests {
 
     #[test]
     fn bad_urls_do_not_show_passwords() {
-        for bad in ["joe:hunter2@h:port", "joe:hunter2/x@h", "h:0", ":6379", "joe:hunter2@h:99999", "a:%ff@h"] {
+        for bad in [
+            "joe:hunter2@h:port",
+            "joe:hunter2/x@h",
+            "joe:6379/hunter2@h",
+            "joe:6379/hunter2@h/0",
+            "h:0",
+            ":6379",
+            "joe:hunter2@h:99999",
+            "a:%ff@h",
+        ] {
             let outcome = Address::parse(bad, PORT);
             let error = outcome.expect_err(bad);
             assert!(!error.to_string().contains("hunter2"), "{error}");

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde::Deserialize;
 use storage_core::{BackendInfo, Backends, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces, url_scheme};
 
 use crate::RedisQueue;
@@ -96,14 +95,12 @@ const OPTIONS: &[OptionSpec] = &[
 struct Options {
     prefix: Option<String>,
     username: Option<String>,
-    #[serde(deserialize_with = "secret")]
     password: Option<Secret>,
     database: Option<u32>,
     cluster: bool,
     sentinels: Option<String>,
     master: Option<String>,
     sentinel_username: Option<String>,
-    #[serde(deserialize_with = "secret")]
     sentinel_password: Option<Secret>,
     tls: bool,
     tls_ca: Option<String>,
@@ -111,17 +108,6 @@ struct Options {
     tls_key: Option<String>,
     connect_timeout: Option<u64>,
     durable: Option<bool>,
-}
-
-/// A password, whose value shows in no error.
-fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::Null => Ok(None),
-        Value::String(text) => Ok(Some(Secret::from(text))),
-        _ => Err(serde::de::Error::custom(
-            "it is text: put digits in quotes, or the password into the URL (redis://:PASSWORD@HOST), not behind its `?`",
-        )),
-    }
 }
 
 /// How the servers stand together.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
@@ -17,6 +18,9 @@ use crate::error::{explain, unreachable};
 
 /// How long a connection without traffic lives before the system asks whether the other side is still there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// How many sentinels are asked at once.
+const ASKED_AT_ONCE: usize = 16;
 
 /// A connection that commands of many callers share.
 #[derive(Clone)]
@@ -52,7 +56,7 @@ impl Connector {
         &self.settings
     }
 
-    /// Connects. Each step has its time; all of them together have as much as three.
+    /// Connects. Each step has its time: there are four of them where sentinels are asked, else one.
     pub(crate) async fn link(&self) -> Result<Link> {
         match &self.cluster {
             Some(client) => {
@@ -86,30 +90,34 @@ impl Connector {
         Err(failure.unwrap_or_else(|| Error::unavailable("there is no server to listen to")))
     }
 
-    /// Where the primary is.
+    /// Where the primary is, by the first sentinel that answers and knows it: those that don't answer keep nobody.
     async fn primary(&self) -> Result<Host> {
         let (sentinels, master, credentials) = match &self.settings.topology {
             Topology::Single(host) => return Ok(host.clone()),
             Topology::Sentinel { sentinels, master, credentials } => (sentinels, master, credentials),
             Topology::Cluster(_) => return Err(Error::internal("a Cluster has many primaries")),
         };
-        let mut failure = None;
-        for sentinel in sentinels {
-            match self.ask(sentinel, master, credentials).await {
-                Ok(Some(host)) => return Ok(host),
-                Ok(None) => failure = Some(Error::config(format!("the sentinel {sentinel} knows no primary `{master}`"))),
-                Err(error) => failure = Some(error),
+        let asked: Vec<_> = sentinels.iter().map(|sentinel| self.ask(sentinel, master, credentials)).collect();
+        let mut answers = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
+        let mut failure: Option<Error> = None;
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(host) => return Ok(host),
+                // One that is away may know what another doesn't.
+                Err(error) if failure.as_ref().is_none_or(|known| !known.is_retryable()) => failure = Some(error),
+                Err(_) => {}
             }
         }
         Err(failure.unwrap_or_else(|| Error::unavailable("no sentinel answers")))
     }
 
-    async fn ask(&self, sentinel: &Host, master: &str, credentials: &Credentials) -> Result<Option<Host>> {
+    async fn ask(&self, sentinel: &Host, master: &str, credentials: &Credentials) -> Result<Host> {
         let mut link = self.connect(self.info(sentinel, credentials, 0)?).await?;
         let mut command = cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
         let answer: Option<(String, u16)> = self.in_time(Box::pin(command.query_async(&mut link))).await?;
-        Ok(answer.map(|(name, port)| Host { name, port }))
+        let (name, port) = answer.ok_or_else(|| Error::config(format!("the sentinel {sentinel} knows no primary `{master}`")))?;
+        Ok(Host { name, port })
     }
 
     /// Sentinels may name a server that is the primary no longer.

@@ -9,7 +9,8 @@ use crate::message::text;
 
 /// Whether an accepted message is there after a crash or a power cut. `declared`: what the configuration says, which is not doubted.
 ///
-/// A server does what its `appendonly` and `appendfsync` say: `always` syncs before it answers, `everysec` may lose the last second. Behind
+/// A server does what its `appendonly` and `appendfsync` say: `always` syncs before it answers, `everysec` may lose the last second. With
+/// `no-appendfsync-on-rewrite yes` it does not sync either while it rewrites its file, which it begins by itself. Behind
 /// sentinels, and in a Cluster with replicas, a replica that takes over may lack what its primary accepted last, whatever they write.
 /// A server that may evict keys when its memory is full promises nothing at all. Where one does not say, nothing is promised.
 ///
@@ -32,8 +33,13 @@ pub(crate) async fn ask(client: &Client, declared: Option<bool>) -> Result<bool>
         );
         return Ok(false);
     }
-    let all = |found: Option<Vec<String>>, value: &str| found.is_some_and(|found| found.iter().all(|one| one == value));
-    Ok(all(settings(client, "appendonly").await?, "yes") && all(settings(client, "appendfsync").await?, "always"))
+    for (name, value) in [("appendonly", "yes"), ("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no")] {
+        let found = settings(client, name).await?;
+        if !found.is_some_and(|found| found.iter().all(|one| one == value)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What each primary has set, where it says so.

@@ -77,8 +77,11 @@ fn lost() -> Error {
 
 /// The values of an answer behind its status.
 fn values<const N: usize>(values: Vec<Value>) -> Result<[Value; N]> {
-    let rest: Vec<Value> = values.into_iter().skip(1).collect();
-    <[Value; N]>::try_from(rest).map_err(|_| strange("another number of values"))
+    list_of(Value::Array(values.into_iter().skip(1).collect()))
+}
+
+fn list_of<const N: usize>(value: Value) -> Result<[Value; N]> {
+    <[Value; N]>::try_from(list(value)?).map_err(|_| strange("another number of values"))
 }
 
 fn list(value: Value) -> Result<Vec<Value>> {
@@ -225,6 +228,14 @@ fn read_spec(text: &[u8]) -> Result<QueueSpec> {
     serde_json::from_slice(text).map_err(|e| Error::corrupt("the queue's spec was not written by this toolkit").with_source(e))
 }
 
+/// What `create_queue` answers where the queue is there. `false`: as asked for.
+fn same_spec(found: Value, asked: &QueueSpec) -> Result<bool> {
+    match read_spec(&bytes(found)?)? {
+        there if there == *asked => Ok(false),
+        there => Err(Error::already_exists(format!("it is there with another spec: {there:?}"))),
+    }
+}
+
 #[async_trait]
 impl QueueBackend for RedisQueue {
     fn info(&self) -> &BackendInfo {
@@ -239,6 +250,11 @@ impl QueueBackend for RedisQueue {
         self.open.check()?;
         let side = self.home(queue)?;
         spec.check()?;
+        let meta = &side.keys[0];
+        // Mostly it is there: then the list, which may be on another node, need not be touched.
+        if let found @ Value::BulkString(_) = self.client.command(cmd("HGET").arg(meta).arg("spec"), meta).await? {
+            return same_spec(found, spec);
+        }
         let incarnation = Uuid::new_v4().simple().to_string();
         // First, and in another place of a Cluster: the list may name a queue that is not there, but never lacks one.
         let list = self.layout.queues();
@@ -246,13 +262,15 @@ impl QueueBackend for RedisQueue {
         let (written, cap) = (serde_json::to_string(spec)?, spec.max_deliveries.unwrap_or(0).to_string());
         let window = micros(spec.dedup_window);
         let arguments = [written.as_bytes(), cap.as_bytes(), window.as_bytes(), incarnation.as_bytes()];
-        match self.client.script(&scripts::CREATE, &side.keys[..1], &arguments).await? {
-            Value::Nil => Ok(true),
-            there => match read_spec(&bytes(there)?)? {
-                there if there == *spec => Ok(false),
-                there => Err(Error::already_exists(format!("it is there with another spec: {there:?}"))),
-            },
-        }
+        let there = match self.client.script(&scripts::CREATE, &side.keys, &arguments).await? {
+            Value::Nil => return Ok(true),
+            there => list_of::<2>(there)?,
+        };
+        // Somebody else was faster: the list has to name theirs, else the name would stay when the queue goes.
+        let [found, theirs] = there;
+        let arguments = [queue.as_str().as_bytes(), incarnation.as_bytes(), &bytes(theirs)?];
+        self.client.script(&scripts::RELIST, &[list], &arguments).await?;
+        same_spec(found, spec)
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<bool> {

@@ -46,5 +46,6 @@ on_messages! {
 alone! {
     CREATE = "lua/create.lua";
     REMOVE = "lua/remove.lua";
+    RELIST = "lua/relist.lua";
     UNLIST = "lua/unlist.lua";
 }

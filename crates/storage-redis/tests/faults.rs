@@ -352,19 +352,6 @@ async fn credentials() {
     assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
 }
 
-/// Keys that hold what somebody else wrote are an error that says so, not a crash.
-#[tokio::test]
-async fn foreign_keys_are_corrupt() {
-    let Some(address) = single_or_skip() else { return };
-    let url = apart(&address);
-    let store = open(&url).await.unwrap();
-    let name = queue(&store, "work").await;
-    let prefix = url.split("prefix=").nth(1).unwrap().trim_end_matches('&').to_owned();
-    cli(port(&address), &["SET", &format!("{prefix}:{{work}}:ready"), "mine"]);
-    let error = store.receive(&name, &Receive::default()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-}
-
 /// More messages than one script call moves become due at once: all do, in order.
 #[tokio::test]
 async fn many_messages_become_due_at_once() {

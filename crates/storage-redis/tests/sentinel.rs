@@ -126,3 +126,25 @@ async fn an_unknown_primary() {
     let error = open_impatient(&format!("redis+sentinel://127.0.0.1:{}/other", sentinel.port), PATIENCE).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Config && error.message().contains("other"), "{error}");
 }
+
+/// Sentinels that accept connections and say nothing keep nobody from one that answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_sentinels_keep_nobody() {
+    if !can_start() {
+        return;
+    }
+    let primary = Server::start(free_port(), &[]);
+    let sentinel = Server::sentinel(primary.port);
+    let silent: Vec<_> = (0..5).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let hosts: Vec<_> = silent.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+    let url = format!("redis+sentinel://{},127.0.0.1:{}/main?connect_timeout=10", hosts.join(","), sentinel.port);
+    let started = std::time::Instant::now();
+    open_impatient(&url, PATIENCE).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(10), "after {:?}", started.elapsed());
+    // Where none answers, that ends after one's time, not all of them's.
+    let url = format!("redis+sentinel://{}/main?connect_timeout=2", hosts.join(","));
+    let started = std::time::Instant::now();
+    let error = open_impatient(&url, PATIENCE).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unavailable, true), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5), "after {:?}", started.elapsed());
+}

@@ -174,7 +174,7 @@ fn short(name: String) -> String {
     if name.len() <= 63 {
         return name;
     }
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = storage_core::fnv1a(&[name.as_bytes()]);
     format!("{}.{hash:016x}", &name[..46])
 }
 

@@ -45,7 +45,7 @@ pub(super) fn path_of(target: &Path) -> PathBuf {
         return target.with_file_name(format!(".{name}{SUFFIX}"));
     }
     let cut = (0..=KEPT).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = crate::fnv1a(&[name.as_bytes()]);
     target.with_file_name(format!(".{}.{hash:016x}{SUFFIX}", &name[..cut]))
 }
 

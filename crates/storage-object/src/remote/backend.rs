@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +11,7 @@ use futures::stream::{BoxStream, StreamExt as _};
 use http::StatusCode;
 use storage_core::{
     BackendInfo, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, Engine, Error,
-    ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result, Secret, SignedAccess,
+    ErrorKind, GetOptions, ListOptions, OpenFlag, PutMode, PutOptions, Result, Secret, SignedAccess,
 };
 use tokio::sync::OnceCell;
 
@@ -33,7 +32,7 @@ pub struct ObjectBlobs {
     pub(super) base_uri: String,
     pub(super) chunks: Chunks,
     pub(super) engines: Engines,
-    pub(super) closed: AtomicBool,
+    pub(super) open: OpenFlag,
     pub(super) container: Container,
 }
 
@@ -66,16 +65,9 @@ impl ObjectBlobs {
         self.engines.way(engine).as_ref().map_err(|reason| Error::unsupported(*reason).with_backend(&self.info))
     }
 
-    fn check_open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(Error::unavailable("this handle is closed"));
-        }
-        Ok(())
-    }
-
     /// Before every use: a service that could not be asked for the container when this was opened is asked now.
     async fn ready(&self) -> Result<()> {
-        self.check_open()?;
+        self.open.check()?;
         match &self.container {
             Container::NotOurs => Ok(()),
             Container::Wanted(there) => there.get_or_try_init(|| self.prepare()).await.map(drop),
@@ -122,7 +114,7 @@ impl BlobBackend for ObjectBlobs {
     }
 
     async fn create_container(&self) -> Result<bool> {
-        self.check_open()?;
+        self.open.check()?;
         self.service.create_container().await.map_err(|e| Error::from(e).with_backend(&self.info))
     }
 
@@ -197,7 +189,7 @@ impl BlobBackend for ObjectBlobs {
     }
 
     fn list(&self, options: &ListOptions) -> BoxStream<'static, Result<BlobEntry>> {
-        if let Err(error) = self.check_open() {
+        if let Err(error) = self.open.check() {
             return futures::stream::once(async { Err(error) }).boxed();
         }
         let info = self.info.clone();
@@ -223,12 +215,12 @@ impl BlobBackend for ObjectBlobs {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.check_open()?;
+        self.open.check()?;
         self.page_of_one().await
     }
 
     async fn close(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Relaxed);
+        self.open.close();
         Ok(())
     }
 }

@@ -1,13 +1,12 @@
 //! The HTTP client, and how a backend is put together out of configuration.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use object_store::client::{HttpClient, HttpConnector as _, ReqwestConnector};
 use object_store::{ClientOptions, RetryConfig};
 use serde::Deserialize;
-use storage_core::{BackendInfo, Backends, BlobCapabilities, BlobPath, DriverConfig, Error, OptionSpec, Result};
+use storage_core::{BackendInfo, Backends, BlobCapabilities, BlobPath, DriverConfig, Error, OpenFlag, OptionSpec, Result};
 use tokio::sync::OnceCell;
 
 use super::backend::{Container, ObjectBlobs};
@@ -167,7 +166,7 @@ pub(crate) async fn open(parts: Parts, config: &DriverConfig) -> Result<Backends
         base_uri: parts.base_uri,
         chunks: parts.chunks,
         engines: parts.engines,
-        closed: AtomicBool::new(false),
+        open: OpenFlag::default(),
         container: if config.auto_create { Container::Wanted(OnceCell::new()) } else { Container::NotOurs },
     };
     records::serve(Arc::new(blobs.opened().await?), config)

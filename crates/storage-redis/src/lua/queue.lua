@@ -118,6 +118,13 @@ local function make_ready(lane, seqs, messages)
   many('ZADD', EXPIRING, expiring)
 end
 
+-- Forgets dedup ids whose window is over, so many at most.
+local function forget_ids(most)
+  local over = call('ZRANGEBYSCORE', DEDUP_UNTIL, '-inf', int(now), 'LIMIT', 0, most)
+  many('ZREM', DEDUP_UNTIL, over)
+  many('HDEL', DEDUP, over)
+end
+
 -- Brings the queue up to now: what is due becomes ready, what is over becomes a dead letter. True: there is more of it.
 local function settle()
   local left, bytes = MOST, 0
@@ -145,11 +152,7 @@ local function settle()
       if left <= 0 then return true end
     end
   end
-  local over = call('ZRANGEBYSCORE', DEDUP_UNTIL, '-inf', int(now), 'LIMIT', 0, MOST)
-  if #over > 0 then
-    many('ZREM', DEDUP_UNTIL, over)
-    many('HDEL', DEDUP, over)
-  end
+  forget_ids(MOST)
   return false
 end
 
@@ -174,7 +177,7 @@ local function next_due(lane)
   return best and math.max(0, best - now) or -1
 end
 
--- The messages of a lane's `ready` from the front: at most `max`, of at most so many bytes together, but one at least.
+-- The messages of a lane's `ready` from the front, and their bodies: at most `max`, of at most so many bytes together, but one at least.
 local function front(lane, max, most_bytes)
   local seqs, messages, bytes = {}, {}, 0
   local ready = call('ZRANGE', lane.ready, 0, max - 1)
@@ -191,12 +194,24 @@ local function front(lane, max, most_bytes)
       call('ZREM', lane.ready, seq)
     end
   end
-  return seqs, messages
+  local bodies = fetch(lane.body, seqs)
+  if lane == DEAD then return seqs, messages, bodies end
+  -- A server that may evict keys has lost bodies: no message is made up with an empty one.
+  local whole = { {}, {}, {} }
+  for n, seq in ipairs(seqs) do
+    if bodies[n] then
+      local at = #whole[1] + 1
+      whole[1][at], whole[2][at], whole[3][at] = seq, messages[n], bodies[n]
+    else
+      bury(seq, messages[n], 'body-lost')
+    end
+  end
+  return unpack(whole)
 end
 
 -- Messages as they are answered, five values each.
-local function show(lane, seqs, lines)
-  local bodies, attributes = fetch(lane.body, seqs), fetch(lane.attributes, seqs)
+local function show(lane, seqs, lines, bodies)
+  local attributes = fetch(lane.attributes, seqs)
   local infos = lane == DEAD and fetch(INFO, seqs) or {}
   local shown = {}
   for n, seq in ipairs(seqs) do

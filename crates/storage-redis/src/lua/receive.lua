@@ -1,7 +1,7 @@
 -- ARGV: lane, how many at most, visibility, the new lease, bytes at most.
 if settle() then return { 2 } end
 local lane = lanes(ARGV[1])
-local seqs, messages = front(lane, tonumber(ARGV[2]), tonumber(ARGV[5]))
+local seqs, messages, bodies = front(lane, tonumber(ARGV[2]), tonumber(ARGV[5]))
 local lines, leased, states, expiring = {}, {}, {}, {}
 local ends = int(now + tonumber(ARGV[3]))
 for n, seq in ipairs(seqs) do
@@ -19,4 +19,4 @@ many('ZREM', lane.ready, seqs)
 many('ZREM', EXPIRING, expiring)
 many('ZADD', lane.leased, leased)
 many('HSET', lane.state, states)
-return { 0, now, next_due(lane), call('ZCARD', lane.ready), show(lane, seqs, lines) }
+return { 0, now, next_due(lane), call('ZCARD', lane.ready), show(lane, seqs, lines, bodies) }

@@ -61,6 +61,8 @@ if #fresh > 0 then
   many('ZADD', EXPIRING, expiring)
   many('HSET', DEDUP, ids)
   many('ZADD', DEDUP_UNTIL, untils)
+  -- Twice as many as are new: they can't pile up, however large the batches are.
+  if #ids > 0 then forget_ids(#ids) end
   tell(LIVE, ready_count)
 end
 

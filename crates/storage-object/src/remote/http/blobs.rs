@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use chrono::Utc;
@@ -14,7 +13,7 @@ use futures::stream::{BoxStream, StreamExt as _};
 use http::StatusCode;
 use storage_core::{
     BackendInfo, BlobAttributes, BlobBackend, BlobBody, BlobCapabilities, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, Error,
-    ErrorKind, GetOptions, ListOptions, PutMode, PutOptions, Result,
+    ErrorKind, GetOptions, ListOptions, OpenFlag, PutMode, PutOptions, Result,
 };
 use uuid::Uuid;
 
@@ -35,7 +34,7 @@ pub struct HttpBlobs {
     pub(super) dav: Arc<Dav>,
     pub(super) info: BackendInfo,
     pub(super) capabilities: BlobCapabilities,
-    pub(super) closed: AtomicBool,
+    pub(super) open: OpenFlag,
 }
 
 impl fmt::Debug for HttpBlobs {
@@ -64,13 +63,6 @@ impl HttpBlobs {
             return Err(Error::invalid("WebDAV servers keep this name for themselves").with_backend(&self.info));
         }
         Ok(path.as_str())
-    }
-
-    fn check_open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(Error::unavailable("this handle is closed"));
-        }
-        Ok(())
     }
 
     async fn write(&self, key: &str, mut pieces: Pieces) -> Result<u64> {
@@ -172,12 +164,12 @@ impl BlobBackend for HttpBlobs {
     }
 
     async fn create_container(&self) -> Result<bool> {
-        self.check_open()?;
+        self.open.check()?;
         self.dav.make_folders("").await.map_err(|e| Error::from(e).with_backend(&self.info))
     }
 
     async fn put(&self, path: &BlobPath, body: BlobBody, _options: &PutOptions) -> Result<BlobMeta> {
-        self.check_open()?;
+        self.open.check()?;
         let put = async {
             let size = size_of(&body)?;
             self.write(self.key(path)?, Pieces::new(body.into_stream(), size)).await
@@ -187,7 +179,7 @@ impl BlobBackend for HttpBlobs {
     }
 
     async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
-        self.check_open()?;
+        self.open.check()?;
         let get = async {
             let key = self.key(path)?;
             match read::get(&*self.dav, (path, key), options).await {
@@ -205,13 +197,13 @@ impl BlobBackend for HttpBlobs {
     }
 
     async fn head(&self, path: &BlobPath) -> Result<BlobMeta> {
-        self.check_open()?;
+        self.open.check()?;
         let head = async { self.dav.find(self.key(path)?).await.map_err(Error::from) };
         Ok(shown(head.await.map_err(|e| e.with_backend(&self.info))?.into_meta(path)))
     }
 
     async fn delete(&self, path: &BlobPath, _if_match: Option<&ETag>) -> Result<bool> {
-        self.check_open()?;
+        self.open.check()?;
         let delete = async {
             let key = self.key(path)?;
             for _ in 0..LOOKS {
@@ -231,7 +223,7 @@ impl BlobBackend for HttpBlobs {
 
     /// Through here: the server would write over the target in place.
     async fn copy(&self, from: &BlobPath, to: &BlobPath, _mode: &PutMode) -> Result<BlobMeta> {
-        self.check_open()?;
+        self.open.check()?;
         let copy = async {
             let (source, target) = (self.key(from)?, self.key(to)?);
             if source == target {
@@ -246,7 +238,7 @@ impl BlobBackend for HttpBlobs {
     }
 
     fn list(&self, options: &ListOptions) -> BoxStream<'static, Result<BlobEntry>> {
-        if let Err(error) = self.check_open() {
+        if let Err(error) = self.open.check() {
             return futures::stream::once(async { Err(error) }).boxed();
         }
         let info = self.info.clone();
@@ -259,7 +251,7 @@ impl BlobBackend for HttpBlobs {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.check_open()?;
+        self.open.check()?;
         match self.dav.look("").await {
             Ok(Some(entry)) if entry.is_folder => Ok(()),
             Ok(_) => Err(Error::new(ErrorKind::NotFound, "the server has no such folder").with_backend(&self.info)),
@@ -268,7 +260,7 @@ impl BlobBackend for HttpBlobs {
     }
 
     async fn close(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Relaxed);
+        self.open.close();
         Ok(())
     }
 }

@@ -7,7 +7,6 @@ mod multistatus;
 mod put;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,8 +16,8 @@ use http::header::HeaderValue;
 use object_store::client::HttpClient;
 use serde::Deserialize;
 use storage_core::{
-    BackendInfo, Backends, BlobCapabilities, BlobPath, Driver, DriverConfig, Error, ErrorKind, OptionSpec, Result, Secret,
-    Surfaces,
+    BackendInfo, Backends, BlobCapabilities, BlobPath, Driver, DriverConfig, Error, ErrorKind, OpenFlag, OptionSpec, Result,
+    Secret, Surfaces,
 };
 
 pub use blobs::HttpBlobs;
@@ -153,7 +152,7 @@ impl HttpDriver {
                 durable: false,
             },
             dav: Arc::new(Dav { wire, uploads: client(config, None)?, login, address, silence }),
-            closed: AtomicBool::new(false),
+            open: OpenFlag::default(),
         })
     }
 }
