@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod blobs;
+mod brokers;
 mod context;
 mod corpus;
 mod files;
@@ -54,6 +55,8 @@ enum SectionName {
     Folders,
     /// What policies cost per call, and transforms per byte.
     Layers,
+    /// Queues on RabbitMQ, Redis and NATS against the servers' own clients.
+    Brokers,
     /// The first build of the command; minutes, and only when asked for.
     Build,
 }
@@ -73,6 +76,7 @@ impl SectionName {
             Self::Remote => "remote",
             Self::Folders => "folders",
             Self::Layers => "layers",
+            Self::Brokers => "brokers",
             Self::Build => "build",
         }
     }
@@ -87,6 +91,7 @@ impl SectionName {
             Self::Remote => remote::run(context).await,
             Self::Folders => folders::run(context).await,
             Self::Layers => layers::run(context),
+            Self::Brokers => brokers::run(context).await,
             Self::Build => first_build::run(context).await,
         }
     }

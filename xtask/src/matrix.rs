@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::report::{COMPONENTS, Case, Tally, details, group};
 use crate::runner::Session;
-use crate::servers::Servers;
 use crate::table::{Align, Table};
 use crate::workspace::Workspace;
 use crate::{Failure, Result, capabilities, plan};
@@ -16,7 +15,7 @@ use crate::{Failure, Result, capabilities, plan};
 /// When the suites can't be run, or there are none.
 pub(crate) fn run(workspace: &Workspace, backend: Option<&str>) -> Result<Tally> {
     let mut session = Session::new(workspace)?;
-    let _servers = Servers::start(&mut session, backend)?;
+    let _servers = session.serve(backend)?;
     let mut cases = Vec::new();
     for selection in plan::conformance(workspace, backend)? {
         cases.extend(session.run(&selection)?);

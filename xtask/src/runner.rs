@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::plan::{SOAK, Selection};
 use crate::report::{Binary, Case, Kind, Outcome};
+use crate::servers::Servers;
 use crate::workspace::Workspace;
 use crate::{Result, capabilities, doing, libtest, nextest, process, provision, skips};
 
@@ -48,6 +49,15 @@ impl<'a> Session<'a> {
     /// Sets an environment variable for the tests.
     pub(crate) fn set(&mut self, name: &'static str, value: OsString) {
         self.environment.push((name, value));
+    }
+
+    /// Starts the servers that the tests of `backend` (`None`: of all) can use, and tells the tests of them.
+    pub(crate) fn serve(&mut self, backend: Option<&str>) -> Result<Servers> {
+        let servers = Servers::start(self.workspace, |name| backend.is_none_or(|backend| backend == name))?;
+        for (variable, address) in servers.addresses() {
+            self.set(variable, address.into());
+        }
+        Ok(servers)
     }
 
     /// cargo in the workspace with the environment of the tests.

@@ -4,7 +4,6 @@ use crate::args::TestOptions;
 use crate::plan::Selection;
 use crate::report::{Case, Tally, render};
 use crate::runner::{NOT_COMPILED, Session, failed_run};
-use crate::servers::Servers;
 use crate::workspace::Workspace;
 use crate::{Failure, Result, capabilities, plan, provision};
 
@@ -26,7 +25,7 @@ pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<Tally>
     }
     let _servers = match options.no_servers {
         true => None,
-        false => Some(Servers::start(&mut session, options.backend.as_deref())?),
+        false => Some(session.serve(options.backend.as_deref())?),
     };
     let mut cases = Vec::new();
     for selection in &selections {

@@ -12,9 +12,6 @@ use crate::error::{OrExplain, SqlResult};
 
 /// How many prepared statements a connection keeps.
 const STATEMENTS: usize = 256;
-/// How many pages (of 4 KiB) of log are written before they are moved into the database file. Then the log is written from its beginning
-/// again, and a sync of a file that does not grow is much cheaper: the sooner, the better.
-const CHECKPOINT_PAGES: u32 = 1_000;
 /// To what the log file is cut after that.
 const LOG_LIMIT: u32 = 64 << 20;
 
@@ -68,7 +65,7 @@ fn try_open_writer(settings: &Settings, create: bool) -> Result<Connection> {
         .with_retryable(false));
     }
     pragma(&connection, "synchronous", settings.synchronous.pragma()).or_explain()?;
-    // Moving the log waits for the disk: where nothing else does, the writing thread sees to it.
+    // The writing thread sees to it, between two commits.
     pragma(&connection, "wal_autocheckpoint", 0).or_explain()?;
     pragma(&connection, "journal_size_limit", LOG_LIMIT).or_explain()?;
     Ok(connection)

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::runner::Session;
 use crate::workspace::Workspace;
 use crate::{Failure, Result, doing};
 use process::Running;
@@ -133,32 +132,32 @@ pub(crate) struct Servers {
 struct Started {
     /// Ends with this.
     _running: Running,
+    variable: &'static str,
     address: String,
     beside: Option<PathBuf>,
 }
 
 impl Servers {
-    /// Starts the servers that the tests of `backend` (`None`: of all) can use, and tells the session.
+    /// Starts the servers of the backends that are `wanted` by their name.
     ///
     /// # Errors
     ///
     /// When interrupted, or no folder can be made. A server that does not come up is reported and left out.
-    pub(crate) fn start(session: &mut Session<'_>, backend: Option<&str>) -> Result<Self> {
-        let folder = session.workspace.target.join("xtask").join(format!("servers-{}", std::process::id()));
+    pub(crate) fn start(workspace: &Workspace, wanted: impl Fn(&str) -> bool) -> Result<Self> {
+        let folder = workspace.target.join("xtask").join(format!("servers-{}", std::process::id()));
         let mut servers = Self { running: Vec::new(), folder: folder.clone() };
         // The protection from processes that outlive us is made for Unix.
         if !cfg!(unix) {
             return Ok(servers);
         }
-        let wanted = SPECS.iter().filter(|spec| backend.is_none_or(|backend| backend == spec.backend));
+        let wanted = SPECS.iter().filter(|spec| wanted(spec.backend));
         for spec in wanted.filter(|spec| std::env::var_os(spec.variable).is_none()) {
-            if !is_installed(session.workspace, spec.program) {
+            if !is_installed(workspace, spec.program) {
                 continue;
             }
-            match spec.start(session.workspace, &folder) {
+            match spec.start(workspace, &folder) {
                 Ok(started) => {
                     println!("{} listens at {}", spec.name, started.address);
-                    session.set(spec.variable, started.address.clone().into());
                     servers.running.push(started);
                 }
                 Err(Failure::Interrupted) => return Err(Failure::Interrupted),
@@ -166,6 +165,11 @@ impl Servers {
             }
         }
         Ok(servers)
+    }
+
+    /// Variables and addresses, to be told to who uses them.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.running.iter().map(|started| (started.variable, started.address.as_str()))
     }
 }
 
@@ -192,7 +196,7 @@ impl Spec {
                 ports.into_iter().try_for_each(|port| running.await_answer(port, ask, expect, PATIENCE))?;
             }
         }
-        Ok(Started { _running: running, address: launch.address, beside: launch.beside })
+        Ok(Started { _running: running, variable: self.variable, address: launch.address, beside: launch.beside })
     }
 }
 
