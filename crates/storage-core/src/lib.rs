@@ -31,6 +31,7 @@ mod error;
 mod filter;
 #[cfg(feature = "filter-text")]
 mod filter_text;
+mod foreign;
 mod key;
 pub mod message;
 mod name;
@@ -59,6 +60,7 @@ pub use driver::{Backends, Driver, DriverConfig, OptionSpec, Surfaces, url_schem
 pub use engine::Engine;
 pub use entity::{BytesValue, ColumnValue, Entity, KeyValue, Repository};
 pub use error::{Error, ErrorKind, Result, ResultExt};
+pub use foreign::{Arrival, CallEnd, CallNews, ForeignTasks, KeyedValues, TaskCall, ValuesDriver};
 pub use filter::{Filter, MAX_FILTER_DEPTH, MAX_FILTER_TERMS};
 pub use key::{Key, KeyPart, MAX_KEY_LEN};
 pub use message::{
