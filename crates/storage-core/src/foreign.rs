@@ -77,6 +77,9 @@ pub trait ForeignTasks: Debug + Send + Sync + 'static {
     /// The task that a received message asks for.
     fn call(&self, message: &Message) -> Result<TaskCall>;
 
+    /// Why the task of a received message can't be run from here at all, as the text of [`CallEnd::Failed`]. `None`: it can.
+    fn refusal(&self, message: &Message) -> Result<Option<String>>;
+
     /// Tells whoever sent a task how it ended, and sends on what is to follow it. Safe to repeat, with the same `end`.
     async fn answer(&self, queue: &QueueName, message: &Message, end: &CallEnd) -> Result<()>;
 
