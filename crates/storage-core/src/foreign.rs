@@ -83,6 +83,9 @@ pub trait ForeignTasks: Debug + Send + Sync + 'static {
     /// Tells whoever sent a task how it ended, and sends on what is to follow it. Safe to repeat, with the same `end`.
     async fn answer(&self, queue: &QueueName, message: &Message, end: &CallEnd) -> Result<()>;
 
+    /// True where results are kept to be looked at; false where they come as messages.
+    fn keeps_results(&self) -> bool;
+
     /// What is known of these tasks, where results are kept to be looked at. `None`: nothing, or nothing yet.
     async fn news_of(&self, ids: &[String]) -> Result<Vec<Option<CallNews>>>;
 

@@ -158,6 +158,10 @@ impl Driver for CeleryDriver {
         true
     }
 
+    fn has_foreign_tasks(&self) -> bool {
+        true
+    }
+
     async fn open(&self, config: &DriverConfig) -> Result<Backends> {
         let queue = CeleryQueue::new(self.parts(config)?);
         Ok(Backends { queue: Some(Arc::new(queue)), ..Backends::default() })

@@ -142,6 +142,10 @@ impl ForeignTasks for Exchange {
         self.tell(queue, &message.json()?, &end.into()).await
     }
 
+    fn keeps_results(&self) -> bool {
+        !matches!(self.results, Results::Messages)
+    }
+
     async fn news_of(&self, ids: &[String]) -> Result<Vec<Option<CallNews>>> {
         Ok(self.results.look_up(ids).await?.into_iter().map(|state| state.and_then(State::news)).collect())
     }
