@@ -113,6 +113,14 @@ impl Celery {
         Ok(ids.into_iter().map(|(_, last)| last).collect())
     }
 
+    /// The queue to which this handle has results sent, with `rpc://`: it is there from now on. For tasks that are sent another way.
+    ///
+    /// # Errors
+    /// Where the broker can't be reached.
+    pub async fn address(&self) -> Result<&str> {
+        self.inbox.address().await
+    }
+
     /// What became of a task: with `rpc://`, one that this handle sent. `None` where it has not ended after `wait`, or nobody keeps results.
     ///
     /// With `rpc://`, 10,000 results are kept, and those that come while nobody has the handle are lost with it.
