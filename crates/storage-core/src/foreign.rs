@@ -108,6 +108,9 @@ pub trait KeyedValues: Debug + Send + Sync + 'static {
     /// Sets a value for so long, and tells programs that wait for the key.
     async fn put(&self, key: &str, value: Bytes, keep: Duration) -> Result<()>;
 
+    /// Removes what is there under these keys.
+    async fn remove(&self, keys: &[String]) -> Result<()>;
+
     /// Lets go of everything.
     async fn close(&self) -> Result<()>;
 }

@@ -60,8 +60,8 @@ pub use driver::{Backends, Driver, DriverConfig, OptionSpec, Surfaces, url_schem
 pub use engine::Engine;
 pub use entity::{BytesValue, ColumnValue, Entity, KeyValue, Repository};
 pub use error::{Error, ErrorKind, Result, ResultExt};
-pub use foreign::{Arrival, CallEnd, CallNews, ForeignTasks, KeyedValues, TaskCall, ValuesDriver};
 pub use filter::{Filter, MAX_FILTER_DEPTH, MAX_FILTER_TERMS};
+pub use foreign::{Arrival, CallEnd, CallNews, ForeignTasks, KeyedValues, TaskCall, ValuesDriver};
 pub use key::{Key, KeyPart, MAX_KEY_LEN};
 pub use message::{
     Attributes, Count, Delivery, Message, MessageId, MessageUpdate, NewMessage, QueueSpec, QueueStats, Receipt, Receive, Sent,

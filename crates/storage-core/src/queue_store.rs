@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use crate::capability::require;
 use crate::message::MAX_MESSAGES;
 use crate::{
-    BackendInfo, Delivery, Error, ForeignTasks, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
-    QueueStats, Receipt, Receive, Result, ResultExt, Sent,
+    BackendInfo, Delivery, Error, ForeignTasks, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName,
+    QueueSpec, QueueStats, Receipt, Receive, Result, ResultExt, Sent,
 };
 
 /// Queues of messages, on any backend. Cheap to clone.

@@ -67,15 +67,7 @@ impl AmqpQueue {
             max_body_bytes: MAX_BODY,
             durable: true,
         };
-        Self {
-            catalogue: None,
-            link,
-            publisher,
-            names,
-            desks: Mutex::default(),
-            open: OpenFlag::default(),
-            capabilities,
-        }
+        Self { catalogue: None, link, publisher, names, desks: Mutex::default(), open: OpenFlag::default(), capabilities }
     }
 
     /// The name of a queue on the broker.
@@ -84,7 +76,9 @@ impl AmqpQueue {
     }
 
     fn catalogue(&self) -> Result<&Catalogue> {
-        self.catalogue.as_ref().ok_or_else(|| Error::unsupported("these queues are other programs': the broker neither lists them nor delays their messages"))
+        self.catalogue.as_ref().ok_or_else(|| {
+            Error::unsupported("these queues are other programs': the broker neither lists them nor delays their messages")
+        })
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {

@@ -37,8 +37,10 @@ struct PythonWorker(Child);
 
 impl PythonWorker {
     fn start(address: &str, queue: &str) -> Self {
+        // A name of its own: workers of the same name take each other's control messages.
+        let name = format!("{queue}@localhost");
         let words =
-            ["-m", "celery", "-A", "app", "worker", "--pool", "solo", "--without-gossip", "--without-mingle", "-l", "warning"];
+            ["-m", "celery", "-A", "app", "worker", "--pool", "solo", "-n", &name, "--without-gossip", "--without-mingle"];
         let mut command = python(address, queue, &words);
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("python3 is there"))
     }

@@ -65,6 +65,15 @@ impl KeyedValues for RedisValues {
         self.client.command(&publish, key).await.map(drop)
     }
 
+    async fn remove(&self, keys: &[String]) -> Result<()> {
+        let removals = keys.iter().cloned().map(|key| async move {
+            let mut remove = cmd("DEL");
+            remove.arg(&key);
+            self.client.command(&remove, &key).await.map(drop)
+        });
+        futures::stream::iter(removals).buffered(AT_ONCE).try_collect().await
+    }
+
     async fn close(&self) -> Result<()> {
         self.client.disconnect();
         Ok(())

@@ -10,7 +10,8 @@ use serde_json::Value;
 use storage_core::backoff::Backoff;
 use storage_core::clock::add;
 use storage_core::{
-    BlobPath, BlobStore, CallEnd, CallNews, Clock, Entity, ErrorKind, Expect, Filter, ForeignTasks, History, RecordStore, Result, ResultExt as _, Write,
+    BlobPath, BlobStore, CallEnd, CallNews, Clock, Entity, ErrorKind, Expect, Filter, ForeignTasks, History, RecordStore, Result,
+    ResultExt as _, Write,
 };
 use tokio::time::Instant;
 
@@ -229,7 +230,9 @@ impl ResultStore {
 
     /// What another system has of a task's result: from then on it is here.
     async fn look_elsewhere(&self, task: &TaskId) -> Result<Option<TaskResult>> {
-        let Some(foreign) = self.inner.options.foreign.as_ref().filter(|foreign| foreign.keeps_results()) else { return Ok(None) };
+        let Some(foreign) = self.inner.options.foreign.as_ref().filter(|foreign| foreign.keeps_results()) else {
+            return Ok(None);
+        };
         let Some(Some(CallNews::Ended(end))) = foreign.news_of(&[task.to_call()]).await?.pop() else { return Ok(None) };
         let result = TaskResult::of_call(task, &end, &self.inner.options);
         self.put(&result).await?;

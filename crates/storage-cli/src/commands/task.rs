@@ -5,7 +5,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use storage_core::{Error, QueueName, Result};
-use storage_tasks::{Cancel, FollowOptions, NewTask, SubmitOptions, Submitted, Task, TaskFilter, TaskFollower, TaskId, TaskStatus, TaskStore, TaskToken};
+use storage_tasks::{
+    Cancel, FollowOptions, NewTask, SubmitOptions, Submitted, Task, TaskFilter, TaskFollower, TaskId, TaskStatus, TaskStore,
+    TaskToken,
+};
 use tokio::io::BufReader;
 
 use crate::args::duration;

@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::{Value, json};
 use storage_core::{ConsumerOptions, ConsumerReport, QueueName};
 use storage_tasks::{
-    FollowOptions, OutboxRelay, RelayOptions, TaskFollower, Scheduler, SchedulerOptions, TaskContext, TaskFailure, TaskOutput, TaskStore, TaskWorker,
-    WorkerOptions,
+    FollowOptions, OutboxRelay, RelayOptions, Scheduler, SchedulerOptions, TaskContext, TaskFailure, TaskFollower, TaskOutput,
+    TaskStore, TaskWorker, WorkerOptions,
 };
 use tokio::task::JoinHandle;
 

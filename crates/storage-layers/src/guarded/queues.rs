@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use storage_core::{
-    BackendInfo, Delivery, Error, ForeignTasks, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
-    QueueStats, Receipt, Receive, Result, Sent,
+    BackendInfo, Delivery, Error, ForeignTasks, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName,
+    QueueSpec, QueueStats, Receipt, Receive, Result, Sent,
 };
 use tokio::time::Instant;
 

@@ -26,7 +26,10 @@ const OWN: [OptionSpec; 3] = [
         help: "With `results=rpc`: the queue to which results of tasks are sent that were submitted from here (default \
                `storage-results`). Programs that keep their tasks in different places need different ones",
     },
-    OptionSpec { name: "result_expires", help: "How many seconds a result is kept in Redis, and in the reply queue, 1 to 31536000 (default 86400)" },
+    OptionSpec {
+        name: "result_expires",
+        help: "How many seconds a result is kept in Redis, and in the reply queue, 1 to 31536000 (default 86400)",
+    },
 ];
 /// The queue to which results are sent, where the configuration does not say.
 const REPLY_QUEUE: &str = "storage-results";
@@ -180,7 +183,10 @@ mod tests {
     fn addresses_are_those_of_the_broker() {
         let parts = parts("celery+amqp://u:hunter2@h/shop?prefix=a.&result_expires=60").unwrap();
         assert_eq!(parts.settings.info.to_string().contains("hunter2"), false);
-        assert_eq!((&parts.settings.info.driver[..], &parts.settings.info.location[..]), ("celery", "celery+amqp://h:5672/shop#a."));
+        assert_eq!(
+            (&parts.settings.info.driver[..], &parts.settings.info.location[..]),
+            ("celery", "celery+amqp://h:5672/shop#a.")
+        );
         assert!(matches!(parts.results, Results::Messages));
         assert_eq!((parts.reply_queue.as_str(), parts.keep.as_secs()), (REPLY_QUEUE, 60));
     }

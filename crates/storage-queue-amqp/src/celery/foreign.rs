@@ -85,13 +85,15 @@ impl Exchange {
 
 /// The arguments that an input means: see [`TaskCall::input`].
 fn arguments(input: &Value) -> Result<(Vec<Value>, Map<String, Value>)> {
-    let bad = || Error::invalid("the input's `args` are not a list, or its `kwargs` no object: these names are for a call's arguments");
+    let bad =
+        || Error::invalid("the input's `args` are not a list, or its `kwargs` no object: these names are for a call's arguments");
     match input {
         Value::Null => Ok((Vec::new(), Map::new())),
         Value::Array(args) => Ok((args.clone(), Map::new())),
         Value::Object(object) if !object.is_empty() && object.keys().all(|key| key == "args" || key == "kwargs") => {
             let args = object.get("args").map_or_else(|| Ok(Vec::new()), |args| args.as_array().cloned().ok_or_else(bad))?;
-            let kwargs = object.get("kwargs").map_or_else(|| Ok(Map::new()), |kwargs| kwargs.as_object().cloned().ok_or_else(bad))?;
+            let kwargs =
+                object.get("kwargs").map_or_else(|| Ok(Map::new()), |kwargs| kwargs.as_object().cloned().ok_or_else(bad))?;
             Ok((args, kwargs))
         }
         Value::Object(kwargs) => Ok((Vec::new(), kwargs.clone())),

@@ -17,9 +17,30 @@ pub(super) const ORIGIN: &str = "storage";
 const SHOWN: usize = 1_024;
 /// Headers that Celery gives a meaning to: no attribute of ours may have their names.
 const HEADERS: [&str; 24] = [
-    "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id", "parent_id",
-    "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps", "compression",
-    "chord", "errbacks", "callbacks", "chain",
+    "lang",
+    "task",
+    "id",
+    "shadow",
+    "eta",
+    "expires",
+    "group",
+    "group_index",
+    "retries",
+    "timelimit",
+    "root_id",
+    "parent_id",
+    "argsrepr",
+    "kwargsrepr",
+    "origin",
+    "ignore_result",
+    "replaced_task_nesting",
+    "stamped_headers",
+    "stamps",
+    "compression",
+    "chord",
+    "errbacks",
+    "callbacks",
+    "chain",
 ];
 
 /// A task message, ready to be sent.
@@ -47,7 +68,10 @@ fn signatures(task: &Task, id: &str, reply_to: Option<&str>) -> (Option<Vec<Valu
         last_id = next.id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         let mut options = json!({"task_id": last_id});
         let times = [("eta", next.eta), ("expires", next.expires)];
-        let texts = times.into_iter().filter_map(|(name, time)| Some((name, iso(time?)))).chain([("reply_to", reply_to.unwrap_or_default().to_owned())]);
+        let texts = times
+            .into_iter()
+            .filter_map(|(name, time)| Some((name, iso(time?))))
+            .chain([("reply_to", reply_to.unwrap_or_default().to_owned())]);
         for (name, text) in texts.filter(|(_, text)| !text.is_empty()) {
             options[name] = text.into();
         }
@@ -75,7 +99,10 @@ pub(super) fn encode(task: &Task, attributes: &Attributes, reply_to: Option<&str
     });
     let body = serde_json::to_vec(&(&task.args, &task.kwargs, &embed))?;
     if body.len() > MAX_BODY {
-        return Err(Error::invalid(format!("the task has {} bytes, {MAX_BODY} at most: put large data into a blob and send its path", body.len())));
+        return Err(Error::invalid(format!(
+            "the task has {} bytes, {MAX_BODY} at most: put large data into a blob and send its path",
+            body.len()
+        )));
     }
     let mut properties = BasicProperties::default()
         .with_content_type("application/json".into())
@@ -166,13 +193,19 @@ pub(super) fn decode(message: &Message) -> Result<(Task, Attributes), String> {
         embed,
         id: Some(id),
     };
-    let is_ours = |name: &String| !HEADERS.contains(&name.as_str()) && !name.starts_with(storage_core::message::RESERVED_ATTRIBUTE_PREFIX);
+    let is_ours =
+        |name: &String| !HEADERS.contains(&name.as_str()) && !name.starts_with(storage_core::message::RESERVED_ATTRIBUTE_PREFIX);
     let attributes = message.attributes.iter().filter(|(name, _)| is_ours(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
     Ok((task, attributes))
 }
 
 /// The task of a signature, as it follows `after`: with `result` before its own arguments, unless it takes none. With the queue that it names.
-pub(super) fn follow(signature: &Value, result: Value, after: &Task, chain: Option<Vec<Value>>) -> Result<(Task, Option<String>)> {
+pub(super) fn follow(
+    signature: &Value,
+    result: Value,
+    after: &Task,
+    chain: Option<Vec<Value>>,
+) -> Result<(Task, Option<String>)> {
     let name = signature["task"].as_str().ok_or_else(|| Error::invalid("what is to follow is no task"))?;
     let mut args = signature["args"].as_array().cloned().unwrap_or_default();
     if signature["immutable"] != json!(true) {
@@ -187,13 +220,26 @@ pub(super) fn follow(signature: &Value, result: Value, after: &Task, chain: Opti
         args,
         kwargs: signature["kwargs"].as_object().cloned().unwrap_or_default(),
         id: text("task_id"),
-        eta: time("eta").or_else(|| Some(storage_core::clock::add(Utc::now(), std::time::Duration::try_from_secs_f64(options["countdown"].as_f64()?).ok()?))),
+        eta: time("eta").or_else(|| {
+            Some(storage_core::clock::add(
+                Utc::now(),
+                std::time::Duration::try_from_secs_f64(options["countdown"].as_f64()?).ok()?,
+            ))
+        }),
         expires: time("expires"),
-        priority: options["priority"].as_u64().and_then(|n| u8::try_from(n).ok()).filter(|n| *n <= storage_core::message::MAX_PRIORITY),
+        priority: options["priority"]
+            .as_u64()
+            .and_then(|n| u8::try_from(n).ok())
+            .filter(|n| *n <= storage_core::message::MAX_PRIORITY),
         root_id: after.root_id.clone().or_else(|| after.id.clone()),
         parent_id: after.id.clone(),
         reply_to: text("reply_to").or_else(|| after.reply_to.clone()),
-        embed: Embed { callbacks: signatures("link"), errbacks: signatures("link_error"), chain, chord: signature.get("chord").or_else(|| options.get("chord")).filter(|c| !c.is_null()).cloned() },
+        embed: Embed {
+            callbacks: signatures("link"),
+            errbacks: signatures("link_error"),
+            chain,
+            chord: signature.get("chord").or_else(|| options.get("chord")).filter(|c| !c.is_null()).cloned(),
+        },
         ..Task::default()
     };
     Ok((task, text("queue").or_else(|| text("routing_key"))))
@@ -219,8 +265,13 @@ mod tests {
 
     #[test]
     fn task_messages_are_read_and_others_are_not() {
-        let headers =
-            [("id", "1"), ("task", "a.b"), ("eta", "2026-11-27T03:00:00.123456"), ("expires", "2026-11-27T03:00:00+01:00"), ("tenant", "acme")];
+        let headers = [
+            ("id", "1"),
+            ("task", "a.b"),
+            ("eta", "2026-11-27T03:00:00.123456"),
+            ("expires", "2026-11-27T03:00:00+01:00"),
+            ("tenant", "acme"),
+        ];
         let (task, attributes) = decode(&message(&headers, r#"[[1], {"x": 2}, {"chain": null}]"#)).unwrap();
         assert_eq!((&task.args[..], task.id.as_deref()), (&[Value::from(1)][..], Some("1")));
         assert_eq!(task.expires.unwrap().to_rfc3339(), "2026-11-27T02:00:00+00:00");
@@ -230,7 +281,8 @@ mod tests {
             assert!(decode(&message(&headers, body)).is_err(), "{body}");
         }
         assert!(decode(&message(&[], "[[], {}, {}]")).is_err());
-        let pickled = Message { content_type: Some("application/x-python-serialize".into()), ..message(&headers, "[[], {}, {}]") };
+        let pickled =
+            Message { content_type: Some("application/x-python-serialize".into()), ..message(&headers, "[[], {}, {}]") };
         assert!(decode(&pickled).unwrap_err().contains("x-python-serialize"));
     }
 
@@ -251,9 +303,13 @@ mod tests {
     #[test]
     fn what_follows_has_the_result() {
         let after = Task { reply_to: Some("there".into()), ..Task::new("a").id("1") };
-        let signature = json!({"task": "b", "args": [2], "kwargs": {}, "options": {"task_id": "2", "queue": "fast"}, "immutable": false});
+        let signature =
+            json!({"task": "b", "args": [2], "kwargs": {}, "options": {"task_id": "2", "queue": "fast"}, "immutable": false});
         let (task, queue) = follow(&signature, json!(9), &after, None).unwrap();
-        assert_eq!((task.args, task.parent_id.as_deref(), task.reply_to.as_deref()), (vec![json!(9), json!(2)], Some("1"), Some("there")));
+        assert_eq!(
+            (task.args, task.parent_id.as_deref(), task.reply_to.as_deref()),
+            (vec![json!(9), json!(2)], Some("1"), Some("there"))
+        );
         assert_eq!(queue.as_deref(), Some("fast"));
         let alone = json!({"task": "b", "args": [2], "immutable": true});
         assert_eq!(follow(&alone, json!(9), &after, None).unwrap().0.args, [json!(2)]);

@@ -63,7 +63,9 @@ impl Failure {
     fn place(&self) -> (&str, &str) {
         match (self.kind.rsplit_once('.'), &self.kind[..]) {
             (Some((module, name)), _) => (module, name),
-            (None, "NotRegistered" | "TaskRevokedError" | "Reject" | "Retry" | "MaxRetriesExceededError") => ("celery.exceptions", &self.kind),
+            (None, "NotRegistered" | "TaskRevokedError" | "Reject" | "Retry" | "MaxRetriesExceededError") => {
+                ("celery.exceptions", &self.kind)
+            }
             (None, name) => ("builtins", name),
         }
     }
@@ -73,7 +75,10 @@ impl Failure {
 fn is_class(text: &str) -> bool {
     let is_name = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !part.is_empty();
     let name = text.rsplit('.').next().unwrap_or_default();
-    name.len() > 2 && name.starts_with(|c: char| c.is_ascii_uppercase()) && name.contains(|c: char| c.is_ascii_lowercase()) && text.split('.').all(is_name)
+    name.len() > 2
+        && name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name.contains(|c: char| c.is_ascii_lowercase())
+        && text.split('.').all(is_name)
 }
 
 impl std::fmt::Display for Failure {
@@ -155,7 +160,8 @@ pub(super) fn write(id: &str, outcome: &Outcome, at: DateTime<Utc>) -> Result<Ve
         Outcome::Revoked(why) => ("REVOKED", exception("TaskRevokedError", why, "celery.exceptions"), None),
     };
     let at = at.format("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string();
-    let body = json!({"task_id": id, "status": status, "result": result, "traceback": traceback, "children": [], "date_done": at});
+    let body =
+        json!({"task_id": id, "status": status, "result": result, "traceback": traceback, "children": [], "date_done": at});
     Ok(serde_json::to_vec(&body)?)
 }
 

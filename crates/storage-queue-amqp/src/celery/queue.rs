@@ -155,6 +155,7 @@ impl QueueBackend for CeleryQueue {
             tasks.push((task, message.attributes));
         }
         let reply_to = self.exchange.reply_to().await?;
+        self.exchange.results().forget(tasks.iter().filter_map(|(task, _)| task.id.as_ref())).await?;
         let encode = || {
             let encoded = tasks.iter().enumerate().map(|(index, (task, attributes))| {
                 letter::encode(task, attributes, reply_to).map_err(|error| error.with_failed_write(index))

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::outcome::{self, Outcome, State};
 use super::send::Sender;
 use super::task::{Embed, Task};
-use super::{letter, Failure};
+use super::{Failure, letter};
 use crate::publish::Letter;
 
 /// What keys of results begin with.
@@ -45,6 +45,13 @@ impl Results {
             })
         };
         Ok(found.map(read).collect())
+    }
+
+    /// Forgets the results of tasks that had these ids before: they would pass for those of the new ones.
+    pub(super) async fn forget(&self, ids: impl Iterator<Item = &String>) -> Result<()> {
+        let Self::Values { values, .. } = self else { return Ok(()) };
+        let keys: Vec<String> = ids.map(|id| format!("{KEY}{id}")).collect();
+        values.remove(&keys).await
     }
 
     /// Waits for a result that is kept as a value.

@@ -60,7 +60,12 @@ impl Sender {
     }
 
     /// Sends what `encode` makes: again, where the queue had to be made first.
-    pub(super) async fn send_part(&self, to: &str, encode: impl Fn() -> Result<Vec<TaskLetter>> + Send + Sync, makes: bool) -> Result<Vec<Ids>> {
+    pub(super) async fn send_part(
+        &self,
+        to: &str,
+        encode: impl Fn() -> Result<Vec<TaskLetter>> + Send + Sync,
+        makes: bool,
+    ) -> Result<Vec<Ids>> {
         if makes && !self.known().contains(to) {
             self.make(to, None).await?;
         }

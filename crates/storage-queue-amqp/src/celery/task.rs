@@ -186,7 +186,11 @@ impl Task {
             return Err(Error::invalid(format!("priority {priority}: 0 to 9")));
         }
         self.chain.iter().try_for_each(|next| {
-            if next.chain.is_empty() { next.check() } else { Err(Error::invalid("a chain within a chain: list its tasks one after another")) }
+            if next.chain.is_empty() {
+                next.check()
+            } else {
+                Err(Error::invalid("a chain within a chain: list its tasks one after another"))
+            }
         })
     }
 }

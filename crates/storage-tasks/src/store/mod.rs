@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use storage_core::{
-    Atomicity, Batch, Clock, Error, Expect, ForeignTasks, History, NewMessage, QueueName, QueueSpec, QueueStore, RecordStore, Result,
-    ResultExt as _, Version,
+    Atomicity, Batch, Clock, Error, Expect, ForeignTasks, History, NewMessage, QueueName, QueueSpec, QueueStore, RecordStore,
+    Result, ResultExt as _, Version,
 };
 
 pub use self::change::{Cancel, Claim, Start};
