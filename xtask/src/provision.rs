@@ -153,8 +153,8 @@ const TEST_TOOLS: &[Tool] = &[
         name: "Celery",
         purpose: "workers and clients in Python that our tasks and results have to do with",
         wanted_by: "storage-queue-amqp",
-        detect: &["python3", "-c", "import celery"],
-        install: Install::Pip(&["celery"]),
+        detect: &["python3", "-c", "import celery, redis"],
+        install: Install::Pip(&["celery", "redis"]),
     },
 ];
 

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +24,7 @@ use crate::blob::{
     BlobBody, BlobEntry, BlobMeta, BlobPath, BlobRead, ETag, GetOptions, ListOptions, PutMode, PutOptions, SignedAccess,
 };
 use crate::capability::{BackendInfo, BlobCapabilities, QueueCapabilities, RecordCapabilities, require};
+use crate::foreign::ForeignTasks;
 use crate::message::{Delivery, Message, MessageUpdate, NewMessage, QueueSpec, QueueStats, Receipt, Receive, Sent};
 use crate::{Engine, Error, Key, Page, Query, QueueName, Record, Result, SchemaChange, Secret, TableName, TableSchema, Version};
 
@@ -163,6 +165,11 @@ pub trait QueueBackend: Debug + Send + Sync + 'static {
 
     /// Removes all messages, leased and delayed ones too, not the dead letters. Answers how many.
     async fn purge(&self, queue: &QueueName) -> Result<u64>;
+
+    /// The tasks of another system, where that is what its messages are.
+    fn foreign_tasks(&self) -> Option<Arc<dyn ForeignTasks>> {
+        None
+    }
 
     /// Asks for a sign of life.
     async fn ping(&self) -> Result<()>;

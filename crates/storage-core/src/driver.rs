@@ -161,6 +161,11 @@ pub trait Driver: Debug + Send + Sync + 'static {
         false
     }
 
+    /// True where the queues that it opens hold another system's tasks ([`QueueBackend::foreign_tasks`]).
+    fn has_foreign_tasks(&self) -> bool {
+        false
+    }
+
     /// Opens the store.
     async fn open(&self, config: &DriverConfig) -> Result<Backends>;
 

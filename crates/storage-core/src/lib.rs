@@ -32,6 +32,7 @@ mod filter;
 #[cfg(feature = "filter-text")]
 mod filter_text;
 mod fnv;
+mod foreign;
 mod key;
 pub mod message;
 mod name;
@@ -62,6 +63,7 @@ pub use entity::{BytesValue, ColumnValue, Entity, KeyValue, Repository};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use filter::{Filter, MAX_FILTER_DEPTH, MAX_FILTER_TERMS};
 pub use fnv::fnv1a;
+pub use foreign::{Arrival, CallEnd, CallNews, ForeignTasks, KeyedValues, TaskCall, ValuesDriver};
 pub use key::{Key, KeyPart, MAX_KEY_LEN};
 pub use message::{
     Attributes, Count, Delivery, Message, MessageId, MessageUpdate, NewMessage, QueueSpec, QueueStats, Receipt, Receive, Sent,

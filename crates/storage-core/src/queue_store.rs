@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use crate::capability::require;
 use crate::message::MAX_MESSAGES;
 use crate::{
-    BackendInfo, Delivery, Error, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
-    QueueStats, Receipt, Receive, Result, ResultExt, Sent,
+    BackendInfo, Delivery, Error, ForeignTasks, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName,
+    QueueSpec, QueueStats, Receipt, Receive, Result, ResultExt, Sent,
 };
 
 /// Queues of messages, on any backend. Cheap to clone.
@@ -290,6 +290,12 @@ impl QueueStore {
     /// [`NotFound`](crate::ErrorKind::NotFound).
     pub async fn purge(&self, queue: &QueueName) -> Result<u64> {
         self.backend.purge(queue).await.explain(self.info(), "queues.purge", || subject(queue))
+    }
+
+    /// The tasks of another system, where that is what the messages of these queues are.
+    #[must_use]
+    pub fn foreign_tasks(&self) -> Option<Arc<dyn ForeignTasks>> {
+        self.backend.foreign_tasks()
     }
 
     /// Asks for a sign of life.

@@ -27,7 +27,7 @@ const KNOWN: [(&[&str], Option<&str>); 14] = [
     (&["redis", "rediss", "valkey", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"], Some("redis")),
     (&["nats", "tls"], Some("nats")),
     (&["amqp", "amqps", "rabbitmq"], Some("amqp")),
-    (&["celery", "celery+amqp"], None),
+    (&["celery", "celery+amqp", "celery+amqps"], Some("amqp")),
     (&["azure-queue", "azure-table"], None),
 ];
 
@@ -53,10 +53,21 @@ impl Default for Registry {
         registry.register(Arc::new(storage_nats::NatsDriver));
         #[cfg(feature = "amqp")]
         registry.register(Arc::new(storage_queue_amqp::AmqpDriver));
+        #[cfg(feature = "amqp")]
+        registry.register(Arc::new(celery()));
         #[cfg(feature = "redis")]
         registry.register(Arc::new(storage_redis::RedisDriver));
         registry
     }
+}
+
+/// Celery apps, whose results may be in Redis: backends don't know each other.
+#[cfg(feature = "amqp")]
+fn celery() -> storage_queue_amqp::celery::CeleryDriver {
+    let driver = storage_queue_amqp::celery::CeleryDriver::default();
+    #[cfg(feature = "redis")]
+    let driver = driver.with_results(Arc::new(storage_redis::RedisDriver));
+    driver
 }
 
 impl Registry {

@@ -34,7 +34,10 @@ impl Storage {
                 results: self.results().await?,
             };
             let history = self.versions(Component::TaskQueue)?;
-            let options = TaskOptions { clock: self.clock().clone(), history, ..TaskOptions::default() };
+            let mut options = TaskOptions { clock: self.clock().clone(), history, ..TaskOptions::default() };
+            if let Some(foreign) = parts.queue.foreign_tasks() {
+                options.queue = foreign.default_queue().parse()?;
+            }
             TaskStore::with_parts(parts, options).await
         };
         self.task_stores().tasks.get_or_try_init(|| open).await.cloned()
@@ -64,7 +67,12 @@ impl Storage {
     pub async fn results(&self) -> Result<ResultStore> {
         let open = async {
             let history = self.versions(Component::ResultStorage)?;
-            let options = ResultOptions { clock: self.clock().clone(), history, ..ResultOptions::default() };
+            // Only then, so that results can be read while the queue is away.
+            let foreign = match self.planned(Component::TaskQueue)?.driver.has_foreign_tasks() {
+                true => self.queues().await?.foreign_tasks(),
+                false => None,
+            };
+            let options = ResultOptions { clock: self.clock().clone(), history, foreign, ..ResultOptions::default() };
             ResultStore::on_records(&self.records_of(Component::ResultStorage).await?, options).await
         };
         self.task_stores().results.get_or_try_init(|| open).await.cloned()

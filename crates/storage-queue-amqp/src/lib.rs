@@ -1,4 +1,4 @@
-//! Queues on RabbitMQ, by AMQP 0-9-1.
+//! Queues on RabbitMQ, by AMQP 0-9-1; and, in [`celery`], the tasks of Celery apps on it.
 //!
 //! ```no_run
 //! use storage_core::{Driver as _, DriverConfig, NewMessage, QueueStore, Receive};

@@ -22,7 +22,7 @@ use crate::publish::{Letter, Publisher};
 use crate::wire;
 
 /// What every broker takes: newer ones no more than this.
-const MAX_BODY: usize = 16 << 20;
+pub(crate) const MAX_BODY: usize = 16 << 20;
 /// How old what is known of a queue's delays may be for an estimate.
 const ESTIMATE_AGE: Duration = Duration::from_secs(5);
 
@@ -31,7 +31,8 @@ const ESTIMATE_AGE: Duration = Duration::from_secs(5);
 pub struct AmqpQueue {
     link: Arc<Link>,
     publisher: Arc<Publisher>,
-    catalogue: Catalogue,
+    /// What the toolkit knows of its queues. `None`: they are other programs', and nothing is written about them.
+    catalogue: Option<Catalogue>,
     names: Names,
     desks: Mutex<HashMap<QueueName, Desk>>,
     open: OpenFlag,
@@ -40,6 +41,13 @@ pub struct AmqpQueue {
 
 impl AmqpQueue {
     pub(crate) fn new(settings: Settings) -> Self {
+        let mut queues = Self::of_others(settings);
+        queues.catalogue = Some(Catalogue::new(Arc::clone(&queues.link), Arc::clone(&queues.publisher)));
+        queues
+    }
+
+    /// Queues that other programs make and know: without delivery cap, delays, and a list.
+    pub(crate) fn of_others(settings: Settings) -> Self {
         let is_quorum = settings.queue_type == QueueType::Quorum;
         let names = Names::new(&settings.prefix);
         let link = Arc::new(Link::new(settings));
@@ -59,15 +67,18 @@ impl AmqpQueue {
             max_body_bytes: MAX_BODY,
             durable: true,
         };
-        Self {
-            catalogue: Catalogue::new(Arc::clone(&link), Arc::clone(&publisher)),
-            link,
-            publisher,
-            names,
-            desks: Mutex::default(),
-            open: OpenFlag::default(),
-            capabilities,
-        }
+        Self { catalogue: None, link, publisher, names, desks: Mutex::default(), open: OpenFlag::default(), capabilities }
+    }
+
+    /// The name of a queue on the broker.
+    pub(crate) fn at_broker(&self, queue: &QueueName) -> String {
+        self.names.queue(queue)
+    }
+
+    fn catalogue(&self) -> Result<&Catalogue> {
+        self.catalogue.as_ref().ok_or_else(|| {
+            Error::unsupported("these queues are other programs': the broker neither lists them nor delays their messages")
+        })
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {
@@ -90,7 +101,10 @@ impl AmqpQueue {
         let (cap, dead) = if queue.is_dead_letter() {
             (None, None)
         } else {
-            let entry = self.catalogue.entry_for_consumer(queue).await?;
+            let entry = match &self.catalogue {
+                Some(catalogue) => catalogue.entry_for_consumer(queue).await?,
+                None => None,
+            };
             let dead = queue.dead_letter().ok().map(|dead| self.names.queue(&dead));
             (entry.and_then(|entry| entry.spec.max_deliveries), dead)
         };
@@ -110,7 +124,7 @@ impl AmqpQueue {
         outcome
     }
 
-    async fn check_exists(&self, queue: &QueueName) -> Result<()> {
+    pub(crate) async fn check_exists(&self, queue: &QueueName) -> Result<()> {
         let at_broker = self.names.queue(queue);
         ready(&self.link, &at_broker).await?.map(drop).ok_or_else(|| no_queue(&at_broker))
     }
@@ -119,7 +133,7 @@ impl AmqpQueue {
     async fn prepare_delays(&self, queue: &QueueName, steps: &BTreeSet<u64>) -> Result<()> {
         // Else they would wait for a queue that does not come, and be lost.
         self.check_exists(queue).await?;
-        self.catalogue.add_delays(queue, steps).await?;
+        self.catalogue()?.add_delays(queue, steps).await?;
         let to = self.names.queue(queue);
         for millis in steps {
             let purpose = Purpose::Delay { millis: *millis, to: &to };
@@ -129,7 +143,8 @@ impl AmqpQueue {
     }
 
     async fn delays(&self, queue: &QueueName, age: Duration) -> Result<Vec<String>> {
-        let entry = self.catalogue.recent_entry(queue, age).await?;
+        let Some(catalogue) = &self.catalogue else { return Ok(Vec::new()) };
+        let entry = catalogue.recent_entry(queue, age).await?;
         Ok(entry.into_iter().flat_map(|entry| entry.delays).map(|millis| self.names.delay(queue, millis)).collect())
     }
 
@@ -158,7 +173,7 @@ impl QueueBackend for AmqpQueue {
         let dead = self.names.queue(&queue.dead_letter()?);
         declare(&self.link, &self.names.queue(queue), Purpose::Messages).await?;
         declare(&self.link, &dead, Purpose::Dead).await?;
-        match self.catalogue.create(queue, spec).await? {
+        match self.catalogue()?.create(queue, spec).await? {
             Came::Changed => Ok(true),
             Came::Found(Some(there)) if there != *spec => {
                 Err(Error::already_exists(format!("the queue is there with another spec: {there:?}")))
@@ -169,7 +184,10 @@ impl QueueBackend for AmqpQueue {
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<bool> {
         self.open.check()?;
-        let (was_listed, delays) = self.catalogue.delete(queue).await?;
+        let (was_listed, delays) = match &self.catalogue {
+            Some(catalogue) => catalogue.delete(queue).await?,
+            None => (false, BTreeSet::new()),
+        };
         let at_broker = self.names.queue(queue);
         let was_there = was_listed || ready(&self.link, &at_broker).await?.is_some();
         let dead = queue.dead_letter()?;
@@ -189,13 +207,16 @@ impl QueueBackend for AmqpQueue {
 
     async fn queues(&self) -> Result<Vec<QueueName>> {
         self.open.check()?;
-        self.catalogue.queues().await
+        self.catalogue()?.queues().await
     }
 
     async fn queue_spec(&self, queue: &QueueName) -> Result<QueueSpec> {
         self.open.check()?;
         self.check_exists(queue).await?;
-        let entry = if queue.is_dead_letter() { None } else { self.catalogue.entry(queue).await? };
+        let entry = match &self.catalogue {
+            Some(catalogue) if !queue.is_dead_letter() => catalogue.entry(queue).await?,
+            _ => None,
+        };
         // Of a queue that another program made we know nothing; nor do dead letters have a cap.
         Ok(entry.map_or_else(|| QueueSpec::default().max_deliveries(None), |entry| entry.spec))
     }

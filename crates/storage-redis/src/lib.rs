@@ -55,6 +55,7 @@ mod message;
 mod news;
 mod queue;
 mod scripts;
+mod values;
 
 pub use config::RedisDriver;
 pub use queue::RedisQueue;

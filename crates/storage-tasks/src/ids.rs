@@ -28,6 +28,22 @@ impl TaskId {
         Self { resource_id: resource_id.into(), task_id: task_id.into() }
     }
 
+    /// Its id in another system, which has no resources: `task`, or `resource/task`.
+    pub(crate) fn to_call(&self) -> String {
+        if self.resource_id == DEFAULT_RESOURCE && !self.task_id.contains('/') {
+            return self.task_id.clone();
+        }
+        format!("{}/{}", self.resource_id.replace('%', "%25").replace('/', "%2F"), self.task_id)
+    }
+
+    /// The task that has that id in another system.
+    pub(crate) fn of_call(id: &str) -> Self {
+        match id.split_once('/') {
+            Some((resource, task)) => Self::new(resource.replace("%2F", "/").replace("%25", "%"), task),
+            None => id.into(),
+        }
+    }
+
     /// The key of its record.
     #[must_use]
     pub fn key(&self) -> Key {
@@ -102,6 +118,15 @@ mod tests {
         assert!(sortable(at, 1) < sortable(at, 2));
         assert_eq!(sortable(at, 1).get_version_num(), 7);
         assert_eq!(sortable(at, 0).get_variant(), uuid::Variant::RFC4122);
+    }
+
+    #[test]
+    fn ids_in_another_system_come_back() {
+        for (resource, task) in [("default", "a"), ("default", "a/b"), ("acme", "a"), ("a/c%2Fme", "x/y"), ("default", "a%2Fb")] {
+            let id = TaskId::new(resource, task);
+            assert_eq!(TaskId::of_call(&id.to_call()), id);
+        }
+        assert_eq!(TaskId::from("a").to_call(), "a");
     }
 
     #[test]

@@ -46,6 +46,7 @@
 mod bell;
 mod cancel;
 pub mod event;
+mod follower;
 mod ids;
 mod message;
 mod outbox;
@@ -60,6 +61,7 @@ mod worker;
 
 pub use cancel::CancelCheck;
 pub use event::{Event, EventFilter, EventOptions, EventPage, EventStore};
+pub use follower::{FollowOptions, TaskFollower};
 pub use ids::{DEFAULT_RESOURCE, TaskId};
 pub use message::TaskMessage;
 pub use outbox::{OutboxRelay, RelayOptions};

@@ -10,7 +10,8 @@ use serde_json::Value;
 use storage_core::backoff::Backoff;
 use storage_core::clock::add;
 use storage_core::{
-    BlobPath, BlobStore, Clock, Entity, ErrorKind, Expect, Filter, History, RecordStore, Result, ResultExt as _, Write,
+    BlobPath, BlobStore, CallEnd, CallNews, Clock, Entity, ErrorKind, Expect, Filter, ForeignTasks, History, RecordStore, Result,
+    ResultExt as _, Write,
 };
 use tokio::time::Instant;
 
@@ -62,6 +63,19 @@ impl TaskResult {
         }
     }
 
+    /// What another system says of a task's end.
+    pub(crate) fn of_call(task: &TaskId, end: &CallEnd, options: &ResultOptions) -> Self {
+        let finished_at = options.clock.now();
+        let (status, output, error) = match end {
+            CallEnd::Succeeded(output) => (TaskStatus::Succeeded, Some(output.clone()).filter(|output| !output.is_null()), None),
+            CallEnd::Failed(text) => (TaskStatus::Failed, None, Some(text.clone())),
+            CallEnd::Cancelled(why) => (TaskStatus::Cancelled, None, Some(why.clone())),
+        };
+        let TaskId { resource_id, task_id } = task.clone();
+        let expires_at = options.keep.map(|keep| add(finished_at, keep));
+        Self { resource_id, task_id, status, output, error, blob: None, finished_at, expires_at }
+    }
+
     /// The task.
     #[must_use]
     pub fn task(&self) -> TaskId {
@@ -86,12 +100,21 @@ pub struct ResultOptions {
     pub poll: Duration,
     /// How many versions of each result's record are kept; blobs keep one.
     pub history: History,
+    /// Another system, whose results are looked for where there is none here.
+    pub foreign: Option<Arc<dyn ForeignTasks>>,
 }
 
 impl Default for ResultOptions {
     /// No prefix, the system's clock, kept for ever, a look per second at least.
     fn default() -> Self {
-        Self { prefix: String::new(), clock: Clock::system(), keep: None, poll: Duration::from_secs(1), history: History::None }
+        Self {
+            prefix: String::new(),
+            clock: Clock::system(),
+            keep: None,
+            poll: Duration::from_secs(1),
+            history: History::None,
+            foreign: None,
+        }
     }
 }
 
@@ -197,7 +220,23 @@ impl ResultStore {
                 Err(error) => return Err(error),
             },
         };
-        Ok(found.filter(|result| !result.is_expired(self.inner.options.clock.now())))
+        let is_over = found.as_ref().is_some_and(|result| result.is_expired(self.inner.options.clock.now()));
+        match found.filter(|_| !is_over) {
+            Some(found) => Ok(Some(found)),
+            None if is_over => Ok(None),
+            None => self.look_elsewhere(&task).await,
+        }
+    }
+
+    /// What another system has of a task's result: from then on it is here.
+    async fn look_elsewhere(&self, task: &TaskId) -> Result<Option<TaskResult>> {
+        let Some(foreign) = self.inner.options.foreign.as_ref().filter(|foreign| foreign.keeps_results()) else {
+            return Ok(None);
+        };
+        let Some(Some(CallNews::Ended(end))) = foreign.news_of(&[task.to_call()]).await?.pop() else { return Ok(None) };
+        let result = TaskResult::of_call(task, &end, &self.inner.options);
+        self.put(&result).await?;
+        Ok(Some(result))
     }
 
     /// Waits up to `timeout` for a task to end. `None`: it has not.

@@ -1,5 +1,7 @@
 //! [`TaskWorker`]: runs handlers on tasks.
 
+mod foreign;
+
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
@@ -107,6 +109,9 @@ pub struct WorkerOptions {
 /// - A failure is tried again with a backoff until the task's [`max_attempts`](Task::max_attempts); then the task fails, with the last reason, and its message becomes a
 ///   dead letter. The task's record is the truth: sent home, the dead letter finds it finished. [`TaskStore::retry`] runs it again.
 /// - Leases are renewed by the [`Consumer`] inside for as long as a handler runs.
+/// - On a queue of another system ([`TaskStore::is_foreign`]) it runs the tasks that its programs send: each is written down when it first comes, and its end is
+///   told to whoever sent it. A failure of such a task is final at once, as its sender expects, unless the handler says when to try again
+///   ([`TaskFailure::Retry`] with `after`) or that it is not its time.
 #[derive(Clone)]
 pub struct TaskWorker {
     tasks: TaskStore,
@@ -158,9 +163,15 @@ impl TaskWorker {
         let cap = self.tasks.queues().queue_spec(&queue).await?.max_deliveries;
         let consumer = Consumer::new(self.tasks.queues(), &queue, self.options.consumer.clone())?;
         let worker = Arc::new(self.clone());
+        let source = Arc::new((queue.clone(), self.tasks.foreign()));
         let handler = move |message: Message| {
-            let worker = Arc::clone(&worker);
-            async move { worker.handle(message, cap).await }
+            let (worker, source) = (Arc::clone(&worker), Arc::clone(&source));
+            async move {
+                match &*source {
+                    (queue, Some(foreign)) => worker.handle_call(&**foreign, queue, &message).await,
+                    (_, None) => worker.handle(message, cap).await,
+                }
+            }
         };
         let no_more = async {
             match self.options.consumer.drain && self.fallback.is_none() {
@@ -226,8 +237,7 @@ impl TaskWorker {
 
     async fn try_handle(&self, message: &Message, body: &TaskMessage, cap: Option<u32>) -> Result<Outcome> {
         let Some(task) = self.tasks.get_task(body.id()).await? else { return Ok(Outcome::Done) };
-        let handler = self.handlers.get(&task.kind).or(self.fallback.as_ref());
-        let (Some(handler), false) = (handler, task.status.is_finished()) else {
+        let (Some(handler), false) = (self.handler(&task), task.status.is_finished()) else {
             return self.without_handler(&task).await;
         };
         let task = match self.tasks.start_known(&body.id(), Some(&task), &Claim::of_message(&message.id.0, body)).await? {
@@ -235,39 +245,53 @@ impl TaskWorker {
             Start::Finished(task) => return Ok(self.settled(&task, &message.id.0)),
             Start::Superseded | Start::Gone => return Ok(Outcome::Done),
         };
-        let cancel = CancelCheck::new(&self.tasks, &task);
+        let answer = self.run_handler(&handler, &task).await;
+        let ended = self.settle_task(&task, answer, message.deliveries, cap).await?;
+        Ok(ended.map_or_else(|again| again, |task| self.settled(&task, &message.id.0)))
+    }
+
+    fn handler(&self, task: &Task) -> Option<Handler> {
+        self.handlers.get(&task.kind).or(self.fallback.as_ref()).cloned()
+    }
+
+    async fn run_handler(&self, handler: &Handler, task: &Task) -> Result<TaskOutput, TaskFailure> {
+        let cancel = CancelCheck::new(&self.tasks, task);
         let context = TaskContext { task: task.clone(), cancel, tasks: self.tasks.clone() };
         let answer = AssertUnwindSafe(async { handler(context).await }).catch_unwind().await;
-        let answer =
-            answer.unwrap_or_else(|panic| Err(TaskFailure::retry(format!("the handler panicked: {}", panic_text(&*panic)))));
-        let ended = match answer {
-            Ok(output) => self.tasks.succeed(&task, output).await?,
-            Err(TaskFailure::Cancelled) => self.tasks.end(&task, TaskEnd::Cancelled).await?,
-            Err(TaskFailure::Fatal { reason }) => self.tasks.fail(&task, reason).await?,
+        answer.unwrap_or_else(|panic| Err(TaskFailure::retry(format!("the handler panicked: {}", panic_text(&*panic)))))
+    }
+
+    /// Writes down what a handler answered. The task has ended, or its message is to come again.
+    async fn settle_task(
+        &self,
+        task: &Task,
+        answer: Result<TaskOutput, TaskFailure>,
+        deliveries: u32,
+        cap: Option<u32>,
+    ) -> Result<Result<Task, Outcome>> {
+        let (waiting, reason, after) = match answer {
+            Ok(output) => return self.tasks.succeed(task, output).await.map(Ok),
+            Err(TaskFailure::Cancelled) => return self.tasks.end(task, TaskEnd::Cancelled).await.map(Ok),
+            Err(TaskFailure::Fatal { reason }) => return self.tasks.fail(task, reason).await.map(Ok),
             // The queue would not deliver it again.
             Err(TaskFailure::Retry { reason, .. } | TaskFailure::Later { reason, .. })
-                if cap.is_some_and(|cap| message.deliveries >= cap) =>
+                if cap.is_some_and(|cap| deliveries >= cap) =>
             {
-                self.tasks.fail(&task, reason).await?
+                return self.tasks.fail(task, reason).await.map(Ok);
             }
             Err(TaskFailure::Later { reason, after }) => {
-                let after = after.unwrap_or_else(|| self.delay_after(message.deliveries));
-                let waiting = self.tasks.put_back(&task, &*reason, after).await?;
-                if waiting.status == TaskStatus::Pending {
-                    return Ok(Outcome::Retry { reason, after: Some(after) });
-                }
-                waiting
+                let after = after.unwrap_or_else(|| self.delay_after(deliveries));
+                (self.tasks.put_back(task, &*reason, after).await?, reason, after)
             }
             Err(TaskFailure::Retry { reason, after }) => {
                 let after = after.unwrap_or_else(|| self.delay_after(task.attempts));
-                let waiting = self.tasks.retry_later(&task, &*reason, after).await?;
-                if waiting.status == TaskStatus::Pending {
-                    return Ok(Outcome::Retry { reason, after: Some(after) });
-                }
-                waiting
+                (self.tasks.retry_later(task, &*reason, after).await?, reason, after)
             }
         };
-        Ok(self.settled(&ended, &message.id.0))
+        Ok(match waiting.status {
+            TaskStatus::Pending => Err(Outcome::Retry { reason, after: Some(after) }),
+            _ => Ok(waiting),
+        })
     }
 
     /// The wait after so many tries.

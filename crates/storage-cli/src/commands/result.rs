@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use storage_core::Error;
-use storage_tasks::{TaskId, TaskResult, TaskStatus};
+use storage_tasks::{FollowOptions, TaskFollower, TaskId, TaskResult, TaskStatus};
 
 use super::task::{self, WhichArgs, name};
 use crate::args::duration;
@@ -38,6 +38,7 @@ pub(crate) async fn run(command: ResultCommand, context: &Context) -> Result<(),
     let ResultCommand::Get(args) = command;
     let storage = context.storage().await?;
     let tasks = storage.tasks().await?;
+    task::catch_up(&tasks).await;
     let id = task::find_id(&tasks, &args.which).await?;
     if let Some(wait_for) = args.wait {
         return wait(&id, wait_for, context).await;
@@ -56,8 +57,14 @@ pub(crate) async fn run(command: ResultCommand, context: &Context) -> Result<(),
 
 /// Waits for a task's result and prints it.
 pub(crate) async fn wait(id: &TaskId, wait: Duration, context: &Context) -> Result<(), Failure> {
-    let results = context.storage().await?.results().await?;
-    match results.wait(id.clone(), wait).await? {
+    let storage = context.storage().await?;
+    let (tasks, results) = (storage.tasks().await?, storage.results().await?);
+    let follower = TaskFollower::new(&tasks, FollowOptions::default());
+    let found = tokio::select! {
+        found = results.wait(id.clone(), wait) => found?,
+        _ = follower.run(std::future::pending()) => None,
+    };
+    match found {
         Some(result) => show(&result, &context.out),
         None => Err(Error::timeout(format!(
             "task {} has no result after {}; does a worker run?",

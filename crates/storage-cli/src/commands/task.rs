@@ -5,7 +5,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use storage_core::{Error, QueueName, Result};
-use storage_tasks::{Cancel, NewTask, SubmitOptions, Submitted, Task, TaskFilter, TaskId, TaskStatus, TaskStore, TaskToken};
+use storage_tasks::{
+    Cancel, FollowOptions, NewTask, SubmitOptions, Submitted, Task, TaskFilter, TaskFollower, TaskId, TaskStatus, TaskStore,
+    TaskToken,
+};
 use tokio::io::BufReader;
 
 use crate::args::duration;
@@ -145,6 +148,9 @@ fn status(text: &str) -> Result<TaskStatus, String> {
 
 pub(crate) async fn run(command: TaskCommand, context: &Context) -> Result<(), Failure> {
     let (out, tasks) = (&context.out, context.storage().await?.tasks().await?);
+    if !matches!(command, TaskCommand::Submit(_)) {
+        catch_up(&tasks).await;
+    }
     match command {
         TaskCommand::Submit(args) if args.lines.is_some() => submit_lines(&args, &tasks, out).await,
         TaskCommand::Submit(args) => submit(args, &tasks, context).await,
@@ -168,6 +174,13 @@ pub(crate) async fn run(command: TaskCommand, context: &Context) -> Result<(), F
                 format!("removed task {}", name(&id))
             })
         }
+    }
+}
+
+/// Writes down what another system's workers have said of tasks meanwhile. Where they can't be asked, tasks are shown as they are known.
+pub(crate) async fn catch_up(tasks: &TaskStore) {
+    if let Err(error) = TaskFollower::new(tasks, FollowOptions::default()).catch_up().await {
+        tracing::warn!(%error, "can't learn what became of tasks");
     }
 }
 

@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::{Value, json};
 use storage_core::{ConsumerOptions, ConsumerReport, QueueName};
 use storage_tasks::{
-    OutboxRelay, RelayOptions, Scheduler, SchedulerOptions, TaskContext, TaskFailure, TaskOutput, TaskStore, TaskWorker,
-    WorkerOptions,
+    FollowOptions, OutboxRelay, RelayOptions, Scheduler, SchedulerOptions, TaskContext, TaskFailure, TaskFollower, TaskOutput,
+    TaskStore, TaskWorker, WorkerOptions,
 };
 use tokio::task::JoinHandle;
 
@@ -143,11 +143,12 @@ pub(crate) async fn run(args: WorkerArgs, context: &Context) -> Result<(), Failu
     summary(&report?, &context.out)
 }
 
-/// Sends messages that are owed, and completes what crashes have left behind, until it is aborted.
+/// Sends messages that are owed, learns what became of tasks that another system's workers run, and completes what crashes have left behind, until it is aborted.
 pub(crate) fn look_after(tasks: &TaskStore) -> JoinHandle<()> {
     let tasks = tasks.clone();
     tokio::spawn(async move {
         let relay = OutboxRelay::new(&tasks, RelayOptions::default());
+        let follower = TaskFollower::new(&tasks, FollowOptions::default());
         let recovery = async {
             let mut tick = tokio::time::interval(RECOVERY);
             loop {
@@ -160,7 +161,7 @@ pub(crate) fn look_after(tasks: &TaskStore) -> JoinHandle<()> {
         if tasks.is_one_batch() {
             recovery.await;
         } else {
-            tokio::join!(relay.run(std::future::pending()), recovery);
+            tokio::join!(relay.run(std::future::pending()), follower.run(std::future::pending()), recovery);
         }
     })
 }

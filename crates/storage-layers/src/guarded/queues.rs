@@ -1,9 +1,11 @@
 //! Queues behind a policy.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use storage_core::{
-    BackendInfo, Delivery, Error, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
-    QueueStats, Receipt, Receive, Result, Sent,
+    BackendInfo, Delivery, Error, ForeignTasks, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName,
+    QueueSpec, QueueStats, Receipt, Receive, Result, Sent,
 };
 use tokio::time::Instant;
 
@@ -123,6 +125,10 @@ impl<B: QueueBackend + ?Sized> QueueBackend for Guarded<B> {
 
     async fn purge(&self, queue: &QueueName) -> Result<u64> {
         self.call(long(Op::Purge), self.info(), Some(queue), |_| self.inner.purge(queue)).await
+    }
+
+    fn foreign_tasks(&self) -> Option<Arc<dyn ForeignTasks>> {
+        self.inner.foreign_tasks()
     }
 
     async fn ping(&self) -> Result<()> {

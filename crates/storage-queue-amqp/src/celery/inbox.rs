@@ -13,7 +13,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::outcome::{self, Outcome};
+use super::outcome::{self, Outcome, State};
 use crate::error::{lapin, within};
 use crate::link::{Link, Role};
 
@@ -118,8 +118,8 @@ async fn take_in(link: &Link, address: &str, shared: &Shared, backoff: &mut Back
     while let Some(delivery) = consumer.next().await {
         let delivery = delivery.map_err(lapin)?;
         match outcome::read(&delivery.data) {
-            Ok((id, Some(outcome))) => shared.keep(id, outcome),
-            Ok((_, None)) => {}
+            Ok((id, State::Ended(outcome))) => shared.keep(id, outcome),
+            Ok((_, State::Waiting | State::Started)) => {}
             Err(error) => tracing::warn!(%error, "what came is no result of a task"),
         }
         channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await.map_err(lapin)?;

@@ -1,40 +1,121 @@
-//! Task messages of Celery's protocol 2.
+//! [`Task`]: a task as a message holds it.
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
-use serde_json::{Map, Value, json};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use storage_core::{Error, Result, clock};
-use uuid::Uuid;
 
-use crate::wire::Parcel;
-
-/// A task for a Celery worker: its name, what it is called with, and when.
+/// A task: its name, what it is called with, and when.
+///
+/// As JSON it is the body of a message of a queue at `celery+amqp://`, sent and received. All but `task` can be left out of what is sent; of what is
+/// received, `root_id`, `parent_id`, `reply_to`, `retries`, `origin`, `ignore_result` and `embed` say more, and are kept when it is sent again.
 ///
 /// ```
 /// use serde_json::json;
 /// use storage_queue_amqp::celery::Task;
 /// let task = Task::new("shop.add").arg(2).arg(3).then(Task::new("shop.mul").arg(10));
-/// # let _ = task;
+/// let json = json!({"task": "shop.add", "args": [2, 3], "kwargs": {}, "chain": [{"task": "shop.mul", "args": [10], "kwargs": {}}]});
+/// assert_eq!(serde_json::to_value(&task)?, json);
+/// assert_eq!(serde_json::from_value::<Task>(json)?, task);
+/// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Task {
-    name: String,
-    args: Vec<Value>,
-    kwargs: Map<String, Value>,
-    eta: Option<DateTime<Utc>>,
-    expires: Option<DateTime<Utc>>,
-    priority: Option<u8>,
-    next: Option<Box<Task>>,
+    /// The name that it has in the app: `module.function`.
+    pub task: String,
+    /// Positional arguments.
+    #[serde(default)]
+    pub args: Vec<Value>,
+    /// Keyword arguments.
+    #[serde(default)]
+    pub kwargs: Map<String, Value>,
+    /// Its id: a fresh one, where it is sent without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Not to be run before that time.
+    #[serde(default, deserialize_with = "time", skip_serializing_if = "Option::is_none")]
+    pub eta: Option<DateTime<Utc>>,
+    /// Not to be run after that time.
+    #[serde(default, deserialize_with = "time", skip_serializing_if = "Option::is_none")]
+    pub expires: Option<DateTime<Utc>>,
+    /// The message's priority, where the queue has any: 0 to 9.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// What is to be run after it, in order, each with the result of the one before in front of its own arguments. The result that one waits for is that of
+    /// the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<Task>,
+    /// The first task of the chain that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_id: Option<String>,
+    /// The task that it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<String>,
+    /// The queue to which its result is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<String>,
+    /// How often the app tried it before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
+    /// Which program sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// True where nobody wants its result.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ignore_result: bool,
+    /// What is to follow it in Celery's own form, as it came.
+    #[serde(default, skip_serializing_if = "Embed::is_empty")]
+    pub embed: Embed,
+}
+
+/// What is to follow a task: signatures, `{"task", "args", "kwargs", "options", …}`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Embed {
+    /// Run with its result.
+    pub callbacks: Option<Vec<Value>>,
+    /// Run with its id where it failed.
+    pub errbacks: Option<Vec<Value>>,
+    /// The rest of its chain, last first.
+    pub chain: Option<Vec<Value>>,
+    /// The end of the chord that it is part of.
+    pub chord: Option<Value>,
+}
+
+impl Embed {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(on: &bool) -> bool {
+    !*on
+}
+
+/// A time as Celery writes it: without an offset where the app told it to, and then in UTC.
+pub(super) fn read_time(text: &str) -> Option<DateTime<Utc>> {
+    let time = DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_rfc3339(&format!("{text}+00:00"))).ok()?;
+    Some(time.with_timezone(&Utc))
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    read_time(&text).map(Some).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no time: write 2026-11-27T03:00:00Z")))
 }
 
 impl Task {
     /// A task by the name that it has in the app: `module.function`.
     pub fn new(name: impl Into<String>) -> Self {
-        let (args, kwargs) = (Vec::new(), Map::new());
-        Self { name: name.into(), args, kwargs, eta: None, expires: None, priority: None, next: None }
+        Self { task: name.into(), ..Self::default() }
     }
 
     /// Adds a positional argument.
@@ -48,6 +129,13 @@ impl Task {
     #[must_use]
     pub fn kwarg(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.kwargs.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets its id.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
         self
     }
 
@@ -78,161 +166,57 @@ impl Task {
         self
     }
 
-    /// Runs another task when this one is done, with its result before the other's own arguments. The result that one waits for is that of the last.
+    /// Runs another task, with those that follow it, after this one and those that follow it already.
     #[must_use]
-    pub fn then(mut self, next: Task) -> Self {
-        self.next = Some(Box::new(match self.next.take() {
-            Some(there) => there.then(next),
-            None => next,
-        }));
+    pub fn then(mut self, mut next: Task) -> Self {
+        let after = std::mem::take(&mut next.chain);
+        self.chain.push(next);
+        self.chain.extend(after);
         self
     }
-}
 
-/// A task as one worker hands it to the next: `{task, args, kwargs, options, …}`.
-pub(super) type Signature = Value;
-
-/// A task message, ready to be sent.
-#[derive(Debug)]
-pub(super) struct Letter {
-    /// The id of the task whose result is that of the whole chain.
-    pub(super) last_id: String,
-    pub(super) parcel: Parcel,
-}
-
-fn iso(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Micros, false)
-}
-
-/// What goes into a message's headers and body.
-struct Parts<'a> {
-    id: &'a str,
-    root: &'a str,
-    parent: Option<&'a str>,
-    name: &'a str,
-    args: &'a [Value],
-    kwargs: &'a Map<String, Value>,
-    eta: Option<String>,
-    expires: Option<String>,
-    priority: Option<u8>,
-    /// What comes next, last first.
-    chain: Value,
-    reply_to: &'a str,
-}
-
-fn short(text: &str) -> Result<ShortString> {
-    ShortString::try_new(text).map_err(|_| Error::invalid("a name or id of more than 255 bytes"))
-}
-
-fn parcel(parts: Parts<'_>) -> Result<Parcel> {
-    let text = |text: &str| AMQPValue::LongString(text.as_bytes().into());
-    let maybe = |value: Option<&str>| value.map_or(AMQPValue::Void, text);
-    let repr = |value: String| text(&value.chars().take(1_024).collect::<String>());
-    let mut headers = FieldTable::default();
-    for (name, value) in [
-        ("lang", text("py")),
-        ("task", text(parts.name)),
-        ("id", text(parts.id)),
-        ("root_id", text(parts.root)),
-        ("parent_id", maybe(parts.parent)),
-        ("group", AMQPValue::Void),
-        ("eta", maybe(parts.eta.as_deref())),
-        ("expires", maybe(parts.expires.as_deref())),
-        ("retries", AMQPValue::LongInt(0)),
-        ("timelimit", AMQPValue::FieldArray(FieldArray::from(vec![AMQPValue::Void, AMQPValue::Void]))),
-        ("argsrepr", repr(Value::from(parts.args.to_vec()).to_string())),
-        ("kwargsrepr", repr(Value::Object(parts.kwargs.clone()).to_string())),
-        ("origin", text("storage")),
-        ("ignore_result", AMQPValue::Boolean(false)),
-    ] {
-        headers.insert(name.into(), value);
-    }
-    let embed = json!({"callbacks": null, "errbacks": null, "chain": parts.chain, "chord": null});
-    let mut properties = BasicProperties::default()
-        .with_content_type("application/json".into())
-        .with_content_encoding("utf-8".into())
-        .with_correlation_id(short(parts.id)?)
-        .with_message_id(short(parts.id)?)
-        .with_reply_to(short(parts.reply_to)?)
-        .with_delivery_mode(2)
-        .with_headers(headers);
-    if let Some(priority) = parts.priority {
-        properties = properties.with_priority(priority);
-    }
-    Ok(Parcel { body: serde_json::to_vec(&json!([parts.args, parts.kwargs, embed]))?.into(), properties })
-}
-
-/// The message of a new task, whose results go to the queue `reply_to`.
-pub(super) fn encode(task: &Task, reply_to: &str) -> Result<Letter> {
-    let id = Uuid::new_v4().to_string();
-    // Those that follow, in order: each with the id that its result will have.
-    let mut chain = Vec::new();
-    let (mut next, mut last_id) = (task.next.as_deref(), id.clone());
-    while let Some(task) = next {
-        last_id = Uuid::new_v4().to_string();
-        let mut options = json!({"task_id": last_id, "reply_to": reply_to});
-        for (name, time) in [("eta", task.eta), ("expires", task.expires)] {
-            if let Some(time) = time {
-                options[name] = iso(time).into();
+    /// # Errors
+    /// [`InvalidInput`](storage_core::ErrorKind::InvalidInput) for what no message can hold.
+    pub(super) fn check(&self) -> Result<()> {
+        let texts = [Some(&self.task), self.id.as_ref(), self.root_id.as_ref(), self.parent_id.as_ref(), self.reply_to.as_ref()];
+        if self.task.is_empty() || texts.into_iter().flatten().any(|text| text.len() > 255) {
+            return Err(Error::invalid("names and ids of tasks have 1 to 255 bytes"));
+        }
+        if let Some(priority) = self.priority.filter(|priority| *priority > storage_core::message::MAX_PRIORITY) {
+            return Err(Error::invalid(format!("priority {priority}: 0 to 9")));
+        }
+        self.chain.iter().try_for_each(|next| {
+            if next.chain.is_empty() {
+                next.check()
+            } else {
+                Err(Error::invalid("a chain within a chain: list its tasks one after another"))
             }
-        }
-        if let Some(priority) = task.priority {
-            options["priority"] = priority.into();
-        }
-        chain.push(json!({
-            "task": task.name, "args": task.args, "kwargs": task.kwargs, "options": options,
-            "subtask_type": null, "immutable": false,
-        }));
-        next = task.next.as_deref();
+        })
     }
-    chain.reverse();
-    let parts = Parts {
-        id: &id,
-        root: &id,
-        parent: None,
-        name: &task.name,
-        args: &task.args,
-        kwargs: &task.kwargs,
-        eta: task.eta.map(iso),
-        expires: task.expires.map(iso),
-        priority: task.priority,
-        chain: if chain.is_empty() { Value::Null } else { chain.into() },
-        reply_to,
-    };
-    let parcel = parcel(parts)?;
-    Ok(Letter { last_id, parcel })
 }
 
-/// The message of the next task of a chain, after one of the id `parent` answered `result`. `chain`: those left, last first.
-pub(super) fn follow(
-    mut chain: Vec<Signature>,
-    result: &Value,
-    parent: &str,
-    root: &str,
-    reply_to: &str,
-) -> Result<Option<Parcel>> {
-    let Some(next) = chain.pop() else { return Ok(None) };
-    let bad = || Error::invalid("a chain holds what is no task");
-    let name = next["task"].as_str().ok_or_else(bad)?;
-    let mut args = next["args"].as_array().cloned().unwrap_or_default();
-    if next["immutable"] != json!(true) {
-        args.insert(0, result.clone());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_wrong_is_said() {
+        let read = serde_json::from_str::<Task>;
+        assert_eq!(read(r#"{"task": "a.b"}"#).unwrap(), Task::new("a.b"));
+        assert!(read(r#"{"args": [1]}"#).unwrap_err().to_string().contains("`task`"));
+        assert!(read(r#"{"task": "a", "countdown": 5}"#).unwrap_err().to_string().contains("countdown"));
+        assert!(read(r#"{"task": "a", "eta": "soon"}"#).unwrap_err().to_string().contains("`soon` is no time"));
+        let naive = read(r#"{"task": "a", "eta": "2026-11-27T03:00:00.123456"}"#).unwrap();
+        assert_eq!(naive.eta.unwrap().timestamp_subsec_micros(), 123_456);
+        for bad in [Task::new(""), Task::new("a").id("x".repeat(256)), Task::new("a").priority(10)] {
+            assert!(bad.check().is_err() && Task::new("b").then(bad).check().is_err());
+        }
     }
-    let options = &next["options"];
-    let id = options["task_id"].as_str().map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
-    let option = |name: &str| options[name].as_str().map(str::to_owned);
-    let parts = Parts {
-        id: &id,
-        root,
-        parent: Some(parent),
-        name,
-        args: &args,
-        kwargs: &next["kwargs"].as_object().cloned().unwrap_or_default(),
-        eta: option("eta"),
-        expires: option("expires"),
-        priority: options["priority"].as_u64().and_then(|n| u8::try_from(n).ok()),
-        chain: if chain.is_empty() { Value::Null } else { chain.into() },
-        reply_to: options["reply_to"].as_str().unwrap_or(reply_to),
-    };
-    parcel(parts).map(Some)
+
+    #[test]
+    fn chains_are_flat() {
+        let task = Task::new("a").then(Task::new("b").then(Task::new("c"))).then(Task::new("d"));
+        assert_eq!(task.chain.iter().map(|task| task.task.as_str()).collect::<Vec<_>>(), ["b", "c", "d"]);
+        task.check().unwrap();
+    }
 }

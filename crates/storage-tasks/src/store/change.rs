@@ -72,14 +72,14 @@ pub enum Cancel {
 }
 
 /// What becomes of a task. Where nothing does: no step.
-struct Step {
+pub(super) struct Step {
     task: Task,
     event: &'static str,
     sends: bool,
 }
 
 impl Step {
-    fn to(task: Task, event: &'static str) -> Self {
+    pub(super) fn to(task: Task, event: &'static str) -> Self {
         Self { task, event, sends: false }
     }
 
@@ -304,7 +304,7 @@ impl TaskStore {
 
     /// Reads a task, lets `decide` say what becomes of it, and writes that if it has not changed meanwhile; else once more. `known` spares the first
     /// reading. Answers the task after it, and where it is.
-    async fn change(
+    pub(super) async fn change(
         &self,
         id: &TaskId,
         known: Option<&Task>,

@@ -2,6 +2,7 @@
 
 mod apply;
 mod change;
+mod foreign;
 mod list;
 mod recover;
 mod submit;
@@ -11,11 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use storage_core::{
-    Atomicity, Batch, Clock, Error, Expect, History, NewMessage, QueueName, QueueSpec, QueueStore, RecordStore, Result,
-    ResultExt as _, Version,
+    Atomicity, Batch, Clock, Error, Expect, ForeignTasks, History, NewMessage, QueueName, QueueSpec, QueueStore, RecordStore,
+    Result, ResultExt as _, Version,
 };
 
 pub use self::change::{Cancel, Claim, Start};
+pub(crate) use self::foreign::call_end;
 pub use self::list::{TaskFilter, TaskPage, TaskToken};
 pub use self::recover::{Recovered, Swept};
 
@@ -113,6 +115,8 @@ pub(crate) struct Inner {
     pub(crate) parts: TaskParts,
     pub(crate) options: TaskOptions,
     pub(crate) reach: Reach,
+    /// The tasks of the system whose queues these are, where they are another's.
+    foreign: Option<Arc<dyn ForeignTasks>>,
     /// Rings for a running task that is asked to stop.
     pub(crate) cancels: Bell<TaskId>,
     /// Queues that are known to be there.
@@ -166,7 +170,8 @@ impl TaskStore {
         let active = Table::open(&parts.records, &options.prefix, "tasks", options.history).await?;
         let finished = Table::open(&parts.records, &options.prefix, "tasks_finished", options.history).await?;
         let reach = Reach::of(&parts);
-        let inner = Inner { active, finished, parts, options, reach, cancels: Bell::default(), queues: Mutex::default() };
+        let (foreign, cancels, queues) = (parts.queue.foreign_tasks(), Bell::default(), Mutex::default());
+        let inner = Inner { active, finished, parts, options, reach, foreign, cancels, queues };
         let store = Self { inner: Arc::new(inner) };
         store.ensure_queue(&store.inner.options.queue).await?;
         Ok(store)
@@ -208,6 +213,17 @@ impl TaskStore {
         self.inner.reach.queue
     }
 
+    /// True where the queues are another system's: its workers run what is submitted here, and a [`TaskFollower`](crate::TaskFollower) should run somewhere;
+    /// a [`TaskWorker`](crate::TaskWorker) runs what its programs send.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.inner.foreign.is_some()
+    }
+
+    pub(crate) fn foreign(&self) -> Option<Arc<dyn ForeignTasks>> {
+        self.inner.foreign.clone()
+    }
+
     pub(crate) async fn ensure_queue(&self, queue: &QueueName) -> Result<()> {
         let known = || self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if known().contains(queue) {
@@ -220,6 +236,9 @@ impl TaskStore {
 
     /// The message of a task as it stands.
     pub(crate) fn message_of(&self, task: &Task) -> Result<NewMessage> {
+        if let Some(foreign) = &self.inner.foreign {
+            return foreign.message(&Self::call_of(task));
+        }
         let capabilities = self.queues().capabilities();
         let now = self.inner.options.clock.now();
         let mut message = NewMessage::json(&TaskMessage::of(task))?.priority(task.priority);

@@ -106,7 +106,7 @@ impl TaskStore {
         create.await.context("tasks.create", || subject(&id))
     }
 
-    async fn create(&self, task: Task, sends: bool) -> Result<Submitted> {
+    pub(super) async fn create(&self, task: Task, sends: bool) -> Result<Submitted> {
         const TRIES: usize = 10;
         let id = task.id();
         for _ in 0..TRIES {
@@ -126,6 +126,9 @@ impl TaskStore {
 
     async fn check_sendable(&self, task: &Task) -> Result<()> {
         check(task)?;
+        if self.is_foreign() && task.blob.is_some() {
+            return Err(Error::unsupported("tasks of another system have no blob: pass its path as an argument"));
+        }
         let queue: QueueName = task.queue.parse()?;
         let message: NewMessage = self.message_of(task)?;
         self.queues().check_message(&message)?;
@@ -136,7 +139,7 @@ impl TaskStore {
     }
 }
 
-fn check(task: &Task) -> Result<()> {
+pub(super) fn check(task: &Task) -> Result<()> {
     task.id().key().check()?;
     if task.kind.is_empty() || task.kind.len() > 255 || task.kind.chars().any(char::is_control) {
         return Err(Error::invalid("the kind of a task needs 1 to 255 bytes without control characters"));
