@@ -32,8 +32,8 @@ pub(crate) const MOST: u32 = 32;
 pub(crate) const LONGEST: u32 = 7 * 86_400;
 /// Within the time for a request: how long connecting may take.
 const CONNECTING: Duration = Duration::from_secs(5);
-/// How long a connection that nobody uses is kept: emulators close theirs after 5 seconds, and a request that goes out at that moment is lost.
-const IDLE: Duration = Duration::from_secs(4);
+/// How long a connection that nobody uses is kept: emulators close theirs after 5 seconds, by their own count, and a request that goes out at that moment is lost.
+const IDLE: Duration = Duration::from_secs(2);
 /// How many queues a request lists.
 const PAGE: i32 = 1_000;
 

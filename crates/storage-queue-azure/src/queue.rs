@@ -23,7 +23,7 @@ use crate::receive::{self, uninterrupted};
 use crate::send;
 use crate::spill::Spill;
 use crate::store::{Found, Lane, Store, in_seconds};
-use crate::text::{Content, Head, MAX_BYTES};
+use crate::text::{Content, Head, max_body_bytes};
 
 /// Queues on Azure Storage Queue.
 #[derive(Clone, Debug)]
@@ -38,8 +38,9 @@ impl AzureQueue {
     /// # Errors
     /// [`Config`](ErrorKind::Config).
     pub fn open(config: &DriverConfig) -> Result<Self> {
-        let store = Arc::new(Store::new(&Settings::new(config)?)?);
-        Ok(Self { capabilities: capabilities(MAX_BYTES), store })
+        let settings = Settings::new(config)?;
+        let max = max_body_bytes(settings.encoding);
+        Ok(Self { store: Arc::new(Store::new(&settings)?), capabilities: capabilities(max) })
     }
 
     /// The same queues, with bodies that are too large for the service in blobs `queues/NAME/UUID`. All who receive need the same `blobs`. A body goes with its
@@ -47,7 +48,7 @@ impl AzureQueue {
     #[must_use]
     pub fn with_spill(&self, blobs: BlobStore) -> Self {
         let spill = Spill::to(blobs);
-        let max = spill.max_bytes().max(MAX_BYTES);
+        let max = spill.max_bytes().max(max_body_bytes(self.store.encoding));
         Self { store: Arc::new(self.store.with_spill(spill)), capabilities: capabilities(max) }
     }
 
@@ -58,7 +59,7 @@ impl AzureQueue {
 
     /// What a receipt says; where it says nothing, whether the queue is there at least.
     async fn claim(&self, lane: &Lane, receipt: &Receipt) -> Result<Claim> {
-        match Claim::read(receipt) {
+        match Claim::read(receipt, &lane.there) {
             Some(claim) => Ok(claim),
             None => {
                 admin::fresh_spec(&self.store, &lane.source).await?;

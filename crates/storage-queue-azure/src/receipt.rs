@@ -18,6 +18,8 @@ pub(crate) enum Kind {
 /// What a receipt says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
+    /// What its queue is called on the service.
+    pub(crate) queue: String,
     /// The service's own id of the message.
     pub(crate) message: String,
     /// The service's proof of the lease.
@@ -38,22 +40,23 @@ impl Claim {
             Kind::Enveloped => "e".to_owned(),
             Kind::Spilled(blob) => blob.simple().to_string(),
         };
-        let Self { message, pop, deliveries, until, .. } = self;
-        Receipt(format!("{message}|{pop}|{deliveries}|{}|{kind}", until.timestamp_millis()))
+        let Self { queue, message, pop, deliveries, until, .. } = self;
+        Receipt(format!("{queue}|{message}|{pop}|{deliveries}|{}|{kind}", until.timestamp_millis()))
     }
 
-    /// `None`: not a receipt of ours.
-    pub(crate) fn read(receipt: &Receipt) -> Option<Self> {
+    /// `None`: not a receipt of this queue.
+    pub(crate) fn read(receipt: &Receipt, queue: &str) -> Option<Self> {
         let mut parts = receipt.0.split('|');
         let mut part = || parts.next();
-        let (message, pop, deliveries, until, kind) = (part()?, part()?, part()?, part()?, part()?);
+        let (its, message, pop, deliveries, until, kind) = (part()?, part()?, part()?, part()?, part()?, part()?);
         // Both go into a URL.
         let id = !message.is_empty() && message.len() <= MAX && message.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let proof = !pop.is_empty() && pop.len() <= MAX && pop.bytes().all(|b| b.is_ascii_graphic());
-        if !id || !proof || part().is_some() {
+        if its != queue || !id || !proof || part().is_some() {
             return None;
         }
         Some(Self {
+            queue: queue.to_owned(),
             message: message.to_owned(),
             pop: pop.to_owned(),
             deliveries: deliveries.parse().ok()?,
@@ -77,13 +80,15 @@ mod tests {
     fn receipts_come_back() {
         for kind in [Kind::Plain, Kind::Enveloped, Kind::Spilled(Uuid::now_v7())] {
             let until = DateTime::from_timestamp_millis(1_764_000_000_123).unwrap();
-            let claim = Claim { message: Uuid::new_v4().to_string(), pop: "AgAAAAMAAAAA+/8=".into(), deliveries: 3, until, kind };
-            assert_eq!(Claim::read(&claim.receipt()), Some(claim));
+            let (message, pop) = (Uuid::new_v4().to_string(), "AgAAAAMAAAAA+/8=".to_owned());
+            let claim = Claim { queue: "q".into(), message, pop, deliveries: 3, until, kind };
+            assert_eq!(Claim::read(&claim.receipt(), "q"), Some(claim.clone()));
+            assert_eq!(Claim::read(&claim.receipt(), "q-dead"), None);
         }
-        for bad in
-            ["", "x", "a|b", "a|b|1|0", "a|b|1|0|p|x", "../a|b|1|0|p", "a|b c|1|0|p", "a|b|-1|0|p", "|b|1|0|p", "a|b|1|0|z"]
-        {
-            assert_eq!(Claim::read(&Receipt(bad.into())), None, "{bad}");
+        let bad =
+            ["", "x", "a|b", "a|b|1|0", "a|b|1|0|p|x", "../a|b|1|0|p", "a|b c|1|0|p", "a|b|-1|0|p", "|b|1|0|p", "a|b|1|0|z"];
+        for bad in bad {
+            assert_eq!(Claim::read(&Receipt(format!("q|{bad}")), "q"), None, "{bad}");
         }
     }
 }

@@ -162,7 +162,14 @@ async fn deliver(store: &Arc<Store>, lane: &Lane, found: Found, until: DateTime<
         None if found.content.head == Head::default() => Kind::Plain,
         None => Kind::Enveloped,
     };
-    let claim = Claim { message: found.id.clone(), pop: found.pop.clone(), deliveries: found.received, until, kind };
+    let claim = Claim {
+        queue: lane.there.clone(),
+        message: found.id.clone(),
+        pop: found.pop.clone(),
+        deliveries: found.received,
+        until,
+        kind,
+    };
     let message = found.message(body);
     store.hand.keep(found.id, Held { content: found.content, inserted: found.inserted, until });
     Ok(Some(Delivery { message, receipt: claim.receipt(), leased_until: until }))

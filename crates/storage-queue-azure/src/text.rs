@@ -42,6 +42,15 @@ pub(crate) enum Encoding {
     Text,
 }
 
+/// The largest body of a message without anything beside it.
+pub(crate) const fn max_body_bytes(encoding: Encoding) -> usize {
+    match encoding {
+        Encoding::Base64 => MAX_BYTES,
+        // Bytes that are no text need an envelope.
+        Encoding::Text => MAX_BYTES - MAGIC.len() - "{}\n".len(),
+    }
+}
+
 /// What is known of a message beside its body.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -241,6 +250,8 @@ mod tests {
     fn the_largest_of_all_have_room_for_a_reason() {
         let mut full = plain(&[255; MAX_BYTES]);
         assert_eq!(full.encode(Encoding::Base64).unwrap().len(), MAX_TEXT);
+        assert!(plain(&vec![255; max_body_bytes(Encoding::Text)]).encode(Encoding::Text).is_some());
+        assert!(full.encode(Encoding::Text).is_none());
         full.head.attributes.insert(dead::REASON.into(), "r".repeat(3_000));
         assert_eq!(full.encode(Encoding::Base64), None);
         let text = full.squeeze(Encoding::Base64).unwrap();

@@ -40,10 +40,34 @@ pub(crate) fn harness(options: &'static str) -> DriverHarness<AzureQueueDriver> 
     let address = address();
     let unavailable = address.as_ref().err().cloned();
     let address = address.unwrap_or_default();
-    let place = move || Ok(Place::url(&format!("{}{options}", url(&address, &prefix()))));
+    let place = move || {
+        let url = format!("{}{options}", url(&address, &prefix()));
+        Ok(Place::url(&url).with_guard(Leavings(url)))
+    };
     // Nothing listens on port 1.
     let broken = || Ok(Place::url(&url("http://127.0.0.1:1", "")));
     DriverHarness::new(AzureQueueDriver, place).broken(broken).unavailable(unavailable)
+}
+
+/// Removes what a case leaves behind: the emulator looks through all messages for each.
+struct Leavings(String);
+
+impl Drop for Leavings {
+    fn drop(&mut self) {
+        let url = self.0.clone();
+        let clean = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let store = open(&url);
+                for queue in store.queues().await? {
+                    store.delete_queue(&queue).await?;
+                }
+                Ok::<_, storage_core::Error>(())
+            })
+        };
+        // A runtime can't be made within another.
+        drop(std::thread::spawn(clean).join());
+    }
 }
 
 /// The queues at a URL.

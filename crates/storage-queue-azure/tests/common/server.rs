@@ -91,14 +91,18 @@ impl Server {
         ask().unwrap_or(false)
     }
 
+    /// Stops it in its tracks (`-STOP`), or lets it go on (`-CONT`): connections stay, answers don't come.
+    pub(crate) fn signal(&self, signal: &str) -> bool {
+        let pid = std::fs::read_to_string(self.folder.path().join("pid")).unwrap();
+        Command::new("kill").args([signal, pid.trim()]).stderr(Stdio::null()).status().unwrap().success()
+    }
+
     /// Ends it as an operator does: it breaks all connections, answers nobody any more, and writes down what it has.
     pub(crate) fn stop(&mut self) {
         let Some((mut child, guard)) = self.running.take() else { return };
-        let pid = std::fs::read_to_string(self.folder.path().join("pid")).unwrap();
-        let signal = |signal: &str| Command::new("kill").args([signal, pid.trim()]).stderr(Stdio::null()).status().unwrap();
-        signal("-TERM");
+        self.signal("-TERM");
         let started = Instant::now();
-        while signal("-0").success() {
+        while self.signal("-0") {
             assert!(started.elapsed() < PATIENCE, "Azurite does not end");
             std::thread::sleep(Duration::from_millis(50));
         }
