@@ -95,7 +95,9 @@ async fn until_seen(seen: &Seen, count: usize) -> usize {
 async fn a_service_that_is_restarted_loses_nothing() {
     const COUNT: usize = 10_000;
     let Some(mut server) = Server::start_or_skip(&[]) else { return };
-    let url = common::url(&server.address(), "");
+    // An emulator that is told to end goes on until its last connection is closed.
+    let proxy = Proxy::to(server.port()).await;
+    let url = common::url(&format!("http://127.0.0.1:{}", proxy.port()), "");
     let (producer, consumer) = (common::open(&url), common::open(&url));
     producer.create_queue(&queue(), &uncapped()).await.unwrap();
     let (seen, acknowledged) = (Seen::default(), Arc::new(AtomicUsize::new(0)));
@@ -112,12 +114,14 @@ async fn a_service_that_is_restarted_loses_nothing() {
         while acknowledged.load(Ordering::SeqCst) < share {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        proxy.close(true);
         let restarted = tokio::task::spawn_blocking(move || {
             server.stop();
             server.start();
             server
         });
         server = restarted.await.unwrap();
+        proxy.close(false);
     }
     let mut failed = 0;
     for producer in producers {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +20,8 @@ struct Shared {
     up: AtomicI64,
     /// How many may still come from it.
     down: AtomicI64,
+    /// True: nobody gets through.
+    closed: AtomicBool,
     cuts: AtomicUsize,
     cut: Notify,
 }
@@ -28,12 +30,20 @@ impl Proxy {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let shared =
-            Arc::new(Shared { up: AtomicI64::new(-1), down: AtomicI64::new(-1), cuts: AtomicUsize::new(0), cut: Notify::new() });
+        let shared = Arc::new(Shared {
+            up: AtomicI64::new(-1),
+            down: AtomicI64::new(-1),
+            closed: AtomicBool::new(false),
+            cuts: AtomicUsize::new(0),
+            cut: Notify::new(),
+        });
         let theirs = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let shared = Arc::clone(&theirs);
+                if shared.closed.load(Ordering::SeqCst) {
+                    continue;
+                }
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
                     pass(client, server, &shared).await;
@@ -55,6 +65,14 @@ impl Proxy {
     /// Breaks all connections after so many more bytes of answers.
     pub(crate) fn cut_answers_after(&self, bytes: i64) {
         self.shared.down.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Breaks all connections and takes no new ones, until it is opened again.
+    pub(crate) fn close(&self, closed: bool) {
+        self.shared.closed.store(closed, Ordering::SeqCst);
+        if closed {
+            self.shared.cut.notify_waiters();
+        }
     }
 
     /// How often it has cut.

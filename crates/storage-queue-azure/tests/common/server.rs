@@ -27,7 +27,7 @@ fn free_port() -> u16 {
 }
 
 impl Server {
-    /// Starts one that keeps its data in its folder; skips the test where Azurite is not installed or no servers are wanted.
+    /// Starts one, which keeps its data in its folder by default; skips the test where Azurite is not installed or no servers are wanted.
     pub(crate) fn start_or_skip(arguments: &[&str]) -> Option<Self> {
         let version = Command::new("azurite-queue").arg("--version").output();
         let reason = if std::env::var_os("XTASK_TEST_NO_SERVERS").is_some() {
@@ -60,7 +60,7 @@ impl Server {
     /// Starts it, again with what is in its folder, and waits until it answers.
     pub(crate) fn start(&mut self) {
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "sh", "azurite-queue", "--location", ".", "--silent", "--disableTelemetry"]);
+        command.args(["-c", GUARD, "sh", "azurite-queue", "--silent", "--disableTelemetry"]);
         command.args(["--queueHost", "127.0.0.1", "--queuePort", &self.port.to_string()]);
         command.args(&self.arguments).current_dir(self.folder.path()).stdin(Stdio::piped());
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
