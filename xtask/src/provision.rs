@@ -85,6 +85,13 @@ const TEST_TOOLS: &[Tool] = &[
         install: Install::Pip(&["boto3", "azure-storage-blob"]),
     },
     Tool {
+        name: "azure-storage-queue",
+        purpose: "the service's own client, which takes what we sent and the other way round",
+        wanted_by: "storage-queue-azure",
+        detect: &["python3", "-c", "import azure.storage.queue"],
+        install: Install::Pip(&["azure-storage-queue"]),
+    },
+    Tool {
         name: "Polars, delta-rs and DuckDB",
         purpose: "engines that open what we wrote by what we tell them",
         wanted_by: "storage-object",
@@ -100,7 +107,7 @@ const TEST_TOOLS: &[Tool] = &[
     },
     Tool {
         name: "Azurite",
-        purpose: "Azure Blob Storage in memory",
+        purpose: "Azure Blob Storage and Azure Storage Queue, in memory or in a folder",
         wanted_by: "storage-object",
         detect: &["azurite-blob", "--version"],
         install: Install::Npm(&["azurite"]),

@@ -14,7 +14,7 @@ pub struct Registry {
 }
 
 /// Drivers of this toolkit that this build may lack: names and schemes, and the cargo feature that brings them, or `None` where no version does yet.
-const KNOWN: [(&[&str], Option<&str>); 14] = [
+const KNOWN: [(&[&str], Option<&str>); 15] = [
     (&["sqlite"], Some("sqlite")),
     (&["fs", "file"], Some("fs")),
     (&["memory"], Some("memory")),
@@ -28,7 +28,8 @@ const KNOWN: [(&[&str], Option<&str>); 14] = [
     (&["nats", "tls"], Some("nats")),
     (&["amqp", "amqps", "rabbitmq"], Some("amqp")),
     (&["celery", "celery+amqp", "celery+amqps"], Some("amqp")),
-    (&["azure-queue", "azure-table"], None),
+    (&["azure-queue"], Some("azure-queue")),
+    (&["azure-table"], None),
 ];
 
 impl Default for Registry {
@@ -55,6 +56,8 @@ impl Default for Registry {
         registry.register(Arc::new(storage_queue_amqp::AmqpDriver));
         #[cfg(feature = "amqp")]
         registry.register(Arc::new(celery()));
+        #[cfg(feature = "azure-queue")]
+        registry.register(Arc::new(storage_queue_azure::AzureQueueDriver));
         #[cfg(feature = "redis")]
         registry.register(Arc::new(storage_redis::RedisDriver));
         registry

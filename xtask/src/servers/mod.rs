@@ -79,6 +79,14 @@ const SPECS: &[Spec] = &[
         launch: queues::rabbitmq,
     },
     Spec {
+        name: "Azurite (queues)",
+        backend: "queue-azure",
+        variable: "XTASK_TEST_AZURITE_QUEUE",
+        program: "azurite-queue",
+        ports: 1,
+        launch: object::azurite_queue,
+    },
+    Spec {
         name: "Redis",
         backend: "redis",
         variable: "XTASK_TEST_REDIS",

@@ -69,6 +69,15 @@ pub(super) fn azurite(place: &Place) -> Result<Launch> {
     Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
 }
 
+/// Azure Storage Queue in memory.
+pub(super) fn azurite_queue(place: &Place) -> Result<Launch> {
+    let port = place.ports[0];
+    let arguments =
+        ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--queueHost", "127.0.0.1", "--queuePort", &port.to_string()];
+    let arguments = arguments.map(str::to_owned).to_vec();
+    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
+}
+
 /// A WebDAV server. `/private` wants the key and the secret.
 pub(super) fn apache(place: &Place) -> Result<Launch> {
     let port = place.ports[0];

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use object_store::StaticCredentialProvider;
 use object_store::azure::{AzureAccessKey, AzureConfigKey, AzureCredential, MicrosoftAzureBuilder, split_sas};
 use serde::Deserialize;
+use storage_azure::{ConnectionString, EMULATOR_ACCOUNT, EMULATOR_KEY, Service};
 use storage_core::{Backends, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces};
 
-use super::connection_string::ConnectionString;
 use super::engines::engines;
 use super::service::{AzureBlobs, AzureSigner};
 use crate::remote::client::{
@@ -17,11 +17,6 @@ use crate::remote::client::{
 };
 use crate::remote::errors::from_store;
 use crate::remote::wire::Wire;
-
-/// The emulators' account and key, which everybody knows.
-const EMULATOR: (&str, &str) =
-    ("devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==");
-const EMULATOR_ADDRESS: &str = "http://127.0.0.1:10000";
 
 /// Opens containers of Azure Blob Storage: `az://container/prefix`, `abfss://container@account.dfs.core.windows.net/prefix`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,7 +94,7 @@ impl Options {
             None => std::env::var("AZURE_STORAGE_CONNECTION_STRING").ok().filter(|text| !text.is_empty()).map(Secret::new),
         };
         let Some(text) = text else { return Ok(self) };
-        let found = ConnectionString::parse(text.expose())?;
+        let found = ConnectionString::parse(text.expose(), Service::Blob)?;
         self.emulator |= found.emulator;
         self.account = self.account.or(found.account);
         self.endpoint = self.endpoint.or(found.endpoint);
@@ -155,21 +150,20 @@ impl AzureDriver {
             endpoint = endpoint.or_else(|| Some(format!("https://{in_url}.blob.{suffix}")));
         }
         if options.emulator {
-            let (known, known_key) = EMULATOR;
-            let account = account.get_or_insert_with(|| known.to_owned());
-            let address = endpoint.take().unwrap_or_else(|| EMULATOR_ADDRESS.to_owned());
+            let account = account.get_or_insert_with(|| EMULATOR_ACCOUNT.to_owned());
+            let address = endpoint.take().unwrap_or_else(|| Service::Blob.emulator_address().to_owned());
             // The emulator has the account in the path.
             endpoint = Some(if address.ends_with(&format!("/{account}")) { address } else { format!("{address}/{account}") });
             if credential.is_none() {
-                key = Some(Secret::new(known_key));
-                let known_key = AzureAccessKey::try_new(known_key).map_err(|e| Error::internal(e.to_string()))?;
+                key = Some(Secret::new(EMULATOR_KEY));
+                let known_key = AzureAccessKey::try_new(EMULATOR_KEY).map_err(|e| Error::internal(e.to_string()))?;
                 credential = Some(AzureCredential::AccessKey(known_key));
             }
         }
         let account = account.or_else(from_env);
         let account =
             account.ok_or_else(|| Error::config("option `account` is missing, and AZURE_STORAGE_ACCOUNT_NAME is not set"))?;
-        let endpoint = endpoint.unwrap_or_else(|| format!("https://{account}.blob.core.windows.net"));
+        let endpoint = endpoint.unwrap_or_else(|| Service::Blob.endpoint(&account));
         Ok(Settings { account, endpoint, container: container.to_owned(), prefix, credential, key, sas: options.sas.clone() })
     }
 

@@ -1,6 +1,5 @@
 //! Azure Blob Storage, and ADLS Gen2 by its blob endpoint.
 
-mod connection_string;
 mod driver;
 mod engines;
 mod sas;

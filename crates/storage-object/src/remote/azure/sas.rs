@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use chrono::{DateTime, SecondsFormat, Utc};
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
-use storage_core::{Error, Result, Secret, SignedAccess};
+use storage_azure::AccountKey;
+use storage_core::{Result, Secret, SignedAccess};
 
 use crate::remote::wire::with_query;
 
@@ -54,11 +51,7 @@ pub(super) fn sign(
         nothing,
     ]
     .join("\n");
-    let bad_key = || Error::config("option `account_key`: not base64");
-    let key = BASE64_STANDARD.decode(key.expose()).map_err(|_| bad_key())?;
-    let mut mac = Hmac::<Sha256>::new_from_slice(&key).map_err(|_| bad_key())?;
-    mac.update(to_sign.as_bytes());
-    let signature = BASE64_STANDARD.encode(mac.finalize().into_bytes());
+    let signature = AccountKey::new(key)?.sign(&to_sign);
     let query = [("sv", VERSION), ("sp", permissions), ("st", &start), ("se", &end), ("sr", "b"), ("sig", &signature)];
     Ok(with_query("", &query))
 }

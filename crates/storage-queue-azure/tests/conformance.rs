@@ -1,0 +1,7 @@
+//! Azure Storage Queue against the definition of the traits, on Azurite.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+storage_conformance::test_queues!(common::harness());
