@@ -115,8 +115,8 @@ macro_rules! test_queues {
             }
             consumer {
                 two_consumers_share_a_thousand_messages, failures_are_tried_again, hopeless_messages_become_dead_letters,
-                leases_are_renewed_while_a_handler_runs, a_shutdown_gives_back_what_it_has_not_begun,
-                a_consumer_waits_for_messages, bad_consumers_are_refused, dead_letters_can_be_consumed,
+                a_shutdown_gives_back_what_it_has_not_begun, a_consumer_waits_for_messages, bad_consumers_are_refused,
+                dead_letters_can_be_consumed,
             }
             content {
                 bodies_are_bytes, large_bodies, attributes_come_back, messages_say_what_they_are, a_call_sends_all_or_none,
@@ -153,6 +153,9 @@ macro_rules! test_queues {
                 a_receive_takes_at_most_max, an_empty_receive_waits, a_waiting_receive_gets_what_is_sent,
                 a_waiting_receive_gets_what_becomes_due, waiting_receives_share, a_cancelled_receive_loses_nothing,
                 no_message_goes_to_two,
+            }
+            renewal {
+                leases_are_renewed_while_a_handler_runs, a_consumer_that_can_not_renew_stops,
             }
             ttl {
                 an_expired_message_is_a_dead_letter, a_message_is_there_until_it_expires, a_lease_outlives_the_time_to_live,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::capability::require;
 use crate::message::MAX_MESSAGES;
 use crate::{
-    BackendInfo, Delivery, Error, ForeignTasks, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName,
+    BackendInfo, Delivery, Error, ErrorKind, ForeignTasks, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName,
     QueueSpec, QueueStats, Receipt, Receive, Result, ResultExt, Sent,
 };
 
@@ -274,6 +275,47 @@ impl QueueStore {
             self.backend.peek(queue, max).await
         };
         peek.await.explain(self.info(), "queues.peek", || subject(queue))
+    }
+
+    /// Up to `max` dead letters of `queue`, which stay. Where the backend does not declare [`peek`](QueueCapabilities::peek) they are taken for a moment and
+    /// given back: others don't see them meanwhile, and each look counts as a delivery of theirs.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported); [`NotFound`](crate::ErrorKind::NotFound).
+    pub async fn dead_letters(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
+        require(self.capabilities().dead_letter, self.info(), "dead letters")
+            .explain(self.info(), "queues.dead_letters", || subject(queue))?;
+        let dead = queue.dead_letter()?;
+        if self.capabilities().peek {
+            return self.peek(&dead, max).await;
+        }
+        let mut taken = Vec::new();
+        let outcome = self.take_up_to(&dead, max, &mut taken).await;
+        let mut given_back = Ok(());
+        for delivery in &taken {
+            let back = MessageUpdate::visibility(Duration::ZERO);
+            match self.update(&dead, &delivery.receipt, &back).await {
+                // It is back already.
+                Err(error) if error.kind() != ErrorKind::LeaseLost => given_back = Err(error),
+                _ => {}
+            }
+        }
+        outcome.and(given_back)?;
+        Ok(taken.into_iter().map(|delivery| delivery.message).collect())
+    }
+
+    async fn take_up_to(&self, queue: &QueueName, max: u32, taken: &mut Vec<Delivery>) -> Result<()> {
+        loop {
+            let left = max.saturating_sub(u32::try_from(taken.len()).unwrap_or(u32::MAX));
+            if left == 0 {
+                return Ok(());
+            }
+            let batch = self.receive(queue, &Receive::up_to(left.min(MAX_MESSAGES))).await?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            taken.extend(batch);
+        }
     }
 
     /// How full the queue is.

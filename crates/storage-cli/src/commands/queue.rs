@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use storage_core::{Delivery, Error, Message, MessageUpdate, QueueName, QueueStats, QueueStore, Receipt, Receive};
+use storage_core::{Delivery, Error, MessageUpdate, QueueName, QueueStats, QueueStore, Receipt, Receive};
 
 use super::message;
 use super::send::{self, SendArgs};
@@ -276,7 +276,7 @@ async fn update(args: UpdateArgs, queues: &QueueStore, out: &Out) -> Result<(), 
 async fn dead(queue: &QueueName, max: u32, queues: &QueueStore, out: &Out) -> Result<(), Failure> {
     use storage_core::message::dead;
     let mut listing = out.listing(["ID", ">DELIVERIES", "DIED", "REASON", "BODY"]);
-    for found in look(&queue.dead_letter()?, max, queues).await? {
+    for found in queues.dead_letters(queue, max).await? {
         listing.row(&message::json(&found, None), || {
             let attribute = |name: &str| found.attributes.get(name).cloned().unwrap_or_default();
             let (deliveries, at) = (attribute(dead::DELIVERIES), attribute(dead::AT));
@@ -288,30 +288,6 @@ async fn dead(queue: &QueueName, max: u32, queues: &QueueStore, out: &Out) -> Re
         out.note(format!("`{queue}` has no dead letters"));
     }
     Ok(())
-}
-
-/// Dead letters, which stay. Where the backend can't show messages without taking them, they are taken for a moment and given back.
-async fn look(queue: &QueueName, max: u32, queues: &QueueStore) -> storage_core::Result<Vec<Message>> {
-    if queues.capabilities().peek {
-        return queues.peek(queue, max).await;
-    }
-    let mut taken = Vec::new();
-    loop {
-        let left = max.saturating_sub(u32::try_from(taken.len()).unwrap_or(u32::MAX));
-        if left == 0 {
-            break;
-        }
-        let batch = queues.receive(queue, &Receive::up_to(left)).await?;
-        if batch.is_empty() {
-            break;
-        }
-        taken.extend(batch);
-    }
-    for delivery in &taken {
-        // What is not given back comes back by itself.
-        queues.update(queue, &delivery.receipt, &MessageUpdate::visibility(Duration::ZERO)).await?;
-    }
-    Ok(taken.into_iter().map(|delivery| delivery.message).collect())
 }
 
 async fn redrive(queue: &QueueName, max: Option<u32>, queues: &QueueStore, out: &Out) -> Result<(), Failure> {

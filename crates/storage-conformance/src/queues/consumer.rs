@@ -1,9 +1,8 @@
 //! Consumers on top of a queue.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use storage_core::message::dead;
 use storage_core::{Consumer, ConsumerOptions, Message, NewMessage, Outcome, QueueName, QueueStore};
@@ -133,36 +132,6 @@ pub async fn hopeless_messages_become_dead_letters(h: &dyn Harness) -> CaseResul
     let failed = about(b"fails").expect("a dead letter");
     assert!(failed.starts_with(dead::MAX_DELIVERIES) && failed.contains("out of order"), "{failed}");
     q.assert_counts(0, 0, 0, 2).await?;
-    Ok(())
-}
-
-/// A handler may take much longer than the lease: it is renewed, and nobody else gets the message.
-pub async fn leases_are_renewed_while_a_handler_runs(h: &dyn Harness) -> CaseResult {
-    let q = queue(h).await?;
-    q.send("slow").await?;
-    let runs = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&runs);
-    // Leases of seconds where a service counts in seconds; still several of them in one run of the handler.
-    let options = ConsumerOptions { visibility: Duration::from_millis(1_000), ..draining() };
-    let handler = move |_| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        async {
-            tokio::time::sleep(Duration::from_millis(2_500)).await;
-            Outcome::Done
-        }
-    };
-    let other = async {
-        let until = Instant::now() + Duration::from_millis(2_000);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        while Instant::now() < until {
-            q.nothing().await?;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
-    };
-    let consumer = Consumer::new(&q.store, &q.name, options)?;
-    let (report, ()) = futures::try_join!(consumer.run(handler, never()), other)?;
-    assert_eq!((report.done, report.lost, runs.load(Ordering::SeqCst)), (1, 0, 1), "{report:?}");
     Ok(())
 }
 

@@ -133,14 +133,7 @@ impl<'h> Fixture<'h> {
 
     /// All dead letters, of which there are 100 at most, without taking them.
     pub(crate) async fn dead_letters(&self) -> Result<Vec<Message>> {
-        if self.capabilities().peek {
-            return self.store.peek(&self.dead(), 100).await;
-        }
-        let taken = self.store.receive(&self.dead(), &Receive::up_to(100).visibility(LONG)).await?;
-        for delivery in &taken {
-            self.store.update(&self.dead(), &delivery.receipt, &storage_core::MessageUpdate::visibility(Duration::ZERO)).await?;
-        }
-        Ok(taken.into_iter().map(|d| d.message).collect())
+        self.store.dead_letters(&self.name, 100).await
     }
 
     pub(crate) async fn stats(&self) -> Result<QueueStats> {

@@ -10,6 +10,7 @@ pub mod handles;
 pub mod lease;
 pub mod order;
 pub mod receive;
+pub mod renewal;
 pub mod ttl;
 pub mod update;
 
