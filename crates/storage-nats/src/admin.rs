@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use storage_core::{Count, Error, QueueName, QueueSpec, QueueStats, Result};
+use storage_core::{Count, Error, ErrorKind, QueueName, QueueSpec, QueueStats, Result};
 
 use crate::client::NatsClient;
 use crate::codec::{self, Stored};
@@ -65,7 +65,13 @@ pub(crate) async fn create(inner: &Inner, queue: &QueueName, spec: &QueueSpec) -
         }
         Err(refusal) => return Err(refusal.into_error()),
     }
-    create_consumers(&inner.client, &names).await?;
+    if let Err(error) = create_consumers(&inner.client, &names).await {
+        // The account allows no more of them: nobody could receive, and a queue that could not be created should not be there.
+        if error.kind() == ErrorKind::Throttled {
+            delete(inner, queue).await?;
+        }
+        return Err(error);
+    }
     inner.remember(queue, Open::new(&settings.prefix, queue, &description));
     Ok(true)
 }
@@ -78,7 +84,8 @@ async fn there_already(inner: &Inner, queue: &QueueName, spec: &QueueSpec) -> Re
     Err(Error::already_exists(format!("it is there with another spec: {:?}", open.spec)))
 }
 
-async fn create_consumers(client: &NatsClient, names: &Names) -> Result<()> {
+/// Makes the consumers of a queue. To make one that is there changes nothing.
+pub(crate) async fn create_consumers(client: &NatsClient, names: &Names) -> Result<()> {
     let parts = [
         (names.consumer(Lane::Live), names.filter(Lane::Live), ACK_WAIT),
         (names.consumer(Lane::Dead), names.filter(Lane::Dead), ACK_WAIT),
@@ -136,7 +143,7 @@ pub(crate) async fn find(inner: &Inner, queue: &QueueName) -> Result<Arc<Open>> 
         )));
     };
     let open = Open::new(&inner.settings.prefix, queue, &description);
-    // Whoever created the stream may have been killed before it had made them all; to make one that is there changes nothing.
+    // Whoever created the stream may have been killed before it had made them all.
     if found["state"]["consumer_count"].as_u64().unwrap_or_default() < 3 {
         create_consumers(&inner.client, &open.names).await?;
     }

@@ -139,7 +139,7 @@ pub(crate) fn decode(headers: Option<&HeaderMap>, body: Bytes, sequence: u64, st
     let mut attributes: Attributes = get(ATTRIBUTES).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     for (name, values) in headers.into_iter().flat_map(|headers| headers.iter()) {
         let (name, Some(value)) = (name.as_ref(), values.first()) else { continue };
-        if is_plain_name(name) {
+        if !is_reserved_name(name) {
             attributes.entry(name.to_owned()).or_insert_with(|| value.as_str().to_owned());
         }
     }
@@ -167,12 +167,17 @@ pub(crate) fn read_headers(bytes: &[u8]) -> HeaderMap {
     headers
 }
 
-/// True where an attribute of that name can be a header, which is not one of the server's or of ours. Our reserved attributes (`storage-dead-reason`) can.
+/// True where an attribute of that name can be a header.
 fn is_plain_name(name: &str) -> bool {
     let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    plain && !is_reserved_name(name)
+}
+
+/// True for headers of the server's or of ours. Our reserved attributes (`storage-dead-reason`) are like any other.
+fn is_reserved_name(name: &str) -> bool {
     let begins = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     let ours = begins("storage-") && !name.starts_with("storage-dead-");
-    plain && !begins("nats-") && !ours && !name.eq_ignore_ascii_case(CONTENT_TYPE)
+    begins("nats-") || ours || name.eq_ignore_ascii_case(CONTENT_TYPE)
 }
 
 /// True where a header carries the value as it is. The server looks for its own headers by their text, wherever it stands.
@@ -256,10 +261,13 @@ mod tests {
     fn foreign_headers_are_attributes() {
         let mut headers = HeaderMap::new();
         headers.insert("Trace", "1");
+        headers.insert("x/y$", "2");
         headers.insert("Nats-Msg-Id", "x");
         headers.insert("Content-Type", "text/plain");
         let stored = decode(Some(&headers), Bytes::new(), 1, DateTime::UNIX_EPOCH);
-        assert_eq!(stored.attributes, [("Trace".to_owned(), "1".to_owned())].into());
+        assert_eq!(stored.attributes, [("Trace", "1"), ("x/y$", "2")].map(|(n, v)| (n.to_owned(), v.to_owned())).into());
+        let moved = decode(Some(&stored.moved(None)), Bytes::new(), 2, DateTime::UNIX_EPOCH);
+        assert_eq!(moved.attributes, stored.attributes, "also where it went");
         assert_eq!(stored.content_type.as_deref(), Some("text/plain"));
         assert_eq!(decode(None, Bytes::new(), 1, DateTime::UNIX_EPOCH).id, "1");
     }

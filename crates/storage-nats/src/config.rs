@@ -129,12 +129,16 @@ impl Settings {
         if let Some(file) = options.tls_ca.as_ref().filter(|file| !file.is_file()) {
             return Err(Error::config(format!("option `tls_ca`: there is no file {}", file.display())));
         }
+        let timeout = config.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        if timeout.is_zero() {
+            return Err(Error::config("a timeout of zero: no call could ever be answered"));
+        }
         let authority = hosts.join(",");
         let domain = options.domain.as_deref().map(|domain| format!("/{domain}")).unwrap_or_default();
         Ok(Self {
             servers,
             location: format!("{scheme}://{authority}{domain} {prefix}"),
-            timeout: config.timeout.unwrap_or(DEFAULT_TIMEOUT),
+            timeout,
             domain: options.domain.clone(),
             prefix,
             replicas,
@@ -278,7 +282,15 @@ mod tests {
     }
 
     #[test]
+    fn a_timeout_of_zero_is_refused() {
+        let config = DriverConfig { timeout: Some(Duration::ZERO), ..DriverConfig::from_url("nats://a") };
+        assert_eq!(Settings::new(&config).unwrap_err().kind(), storage_core::ErrorKind::Config);
+    }
+
+    #[test]
     fn credentials_are_not_shown() {
+        let error = settings("nats://a:1?user=joe&password=12345678").unwrap_err();
+        assert!(!format!("{error:?}").contains("5678"), "{error:?}");
         for url in ["nats://joe:hunt%3Aer2@a:1", "nats://hunter2@a:1", "nats://a:1?token=hunter2"] {
             let settings = settings(url).unwrap();
             assert!(!format!("{settings:?}").contains("hunt"), "{settings:?}");

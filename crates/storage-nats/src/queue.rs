@@ -31,6 +31,7 @@ pub struct NatsQueue {
 }
 
 /// A queue, the part of it that was named, and what the server knows of it.
+#[derive(Clone)]
 struct Found {
     queue: QueueName,
     lane: Lane,
@@ -69,16 +70,43 @@ impl NatsQueue {
 
     /// The queue anew, after what was known of it turned out to be no longer so. `error` is what to say where it is as it was.
     async fn again(&self, found: &Found, name: &QueueName, error: Error) -> Result<Found> {
-        if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) {
+        let lacks = error.kind() == ErrorKind::NotFound;
+        if !lacks && error.kind() != ErrorKind::Unavailable {
             return Err(error);
         }
-        match admin::find(&self.inner, &found.queue).await {
-            Ok(open) if open.names.life != found.open.names.life || error.kind() == ErrorKind::NotFound => {
-                Ok(Found { queue: found.queue.clone(), lane: found.lane, open })
+        let open = match admin::find(&self.inner, &found.queue).await {
+            Ok(open) => open,
+            Err(gone) if gone.kind() == ErrorKind::NotFound => return Err(missing(gone, name)),
+            // Nothing is known to be gone: in a cluster that chooses a leader nobody answers for a while.
+            Err(silent) if lacks => return Err(silent),
+            Err(_) => return Err(error),
+        };
+        if open.names.life == found.open.names.life {
+            if !lacks {
+                return Err(error);
             }
-            Err(gone) if gone.kind() == ErrorKind::NotFound => Err(missing(gone, name)),
-            _ => Err(error),
+            // The queue is there, a consumer of it is not: somebody removed it.
+            admin::create_consumers(&self.inner.client, &open.names).await?;
         }
+        Ok(Found { open, ..found.clone() })
+    }
+
+    /// Does it, and once more where the queue is another than was known, or lacks a consumer.
+    async fn with<T, F>(&self, name: &QueueName, work: impl Fn(Found) -> F + Send) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+    {
+        let found = self.open(name).await?;
+        let error = match work(found.clone()).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => error,
+            outcome => return outcome,
+        };
+        let found = self.again(&found, name, error).await?;
+        // It is there now, as `again` says: what is not there yet is somebody who answers for it.
+        work(found).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::unavailable("no server answers for the queue's consumers now").with_source(error),
+            _ => error,
+        })
     }
 
     /// The lease of a receipt.
@@ -191,14 +219,7 @@ impl QueueBackend for NatsQueue {
     }
 
     async fn receive(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
-        let found = self.open(queue).await?;
-        match receive::receive(&self.inner, &found.queue, &found.open, found.lane, request).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let found = self.again(&found, queue, error).await?;
-                receive::receive(&self.inner, &found.queue, &found.open, found.lane, request).await
-            }
-            outcome => outcome,
-        }
+        self.with(queue, |f| async move { receive::receive(&self.inner, &f.queue, &f.open, f.lane, request).await }).await
     }
 
     async fn delete(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
@@ -275,39 +296,19 @@ impl QueueBackend for NatsQueue {
     }
 
     async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64> {
-        let found = self.open(queue).await?;
-        let this = self.clone();
-        let open = Arc::clone(&found.open);
-        let redriven = uninterrupted(async move { moves::redrive(&this.inner, &open, max).await }).await;
-        match redriven {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let found = self.again(&found, queue, error).await?;
-                moves::redrive(&self.inner, &found.open, max).await
-            }
-            outcome => outcome,
-        }
+        self.with(queue, |found| {
+            let inner = Arc::clone(&self.inner);
+            uninterrupted(async move { moves::redrive(&inner, &found.open, max).await })
+        })
+        .await
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        let found = self.open(queue).await?;
-        match admin::stats(&self.inner, &found.open, found.lane).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let found = self.again(&found, queue, error).await?;
-                admin::stats(&self.inner, &found.open, found.lane).await
-            }
-            outcome => outcome,
-        }
+        self.with(queue, |found| async move { admin::stats(&self.inner, &found.open, found.lane).await }).await
     }
 
     async fn purge(&self, queue: &QueueName) -> Result<u64> {
-        let found = self.open(queue).await?;
-        match admin::purge(&self.inner, &found.open, found.lane).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let found = self.again(&found, queue, error).await?;
-                admin::purge(&self.inner, &found.open, found.lane).await
-            }
-            outcome => outcome,
-        }
+        self.with(queue, |found| async move { admin::purge(&self.inner, &found.open, found.lane).await }).await
     }
 
     async fn ping(&self) -> Result<()> {

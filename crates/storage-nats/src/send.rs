@@ -6,7 +6,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use bytes::Bytes;
 use futures::FutureExt as _;
-use storage_core::{Error, MessageId, NewMessage, Result, Sent};
+use storage_core::{Error, ErrorKind, MessageId, NewMessage, Result, Sent};
 
 use crate::client::{self, NatsClient};
 use crate::open::Open;
@@ -38,7 +38,10 @@ pub(crate) async fn send(inner: &Inner, open: &Open, messages: Vec<NewMessage>) 
     let window = outgoing.len().min(WINDOW);
     let permits = u32::try_from(window).unwrap_or(u32::MAX);
     // So many publishes of all calls together find room in the client; else calls could wait for each other for ever.
-    let permits = inner.publishes.acquire_many(permits).await;
+    let permits = tokio::time::timeout(inner.client.timeout(), inner.publishes.acquire_many(permits)).await;
+    let permits = permits.map_err(|_| {
+        Error::new(ErrorKind::Throttled, "too many messages wait for their acknowledgement: nothing was sent, try again")
+    })?;
     let _permits = permits.map_err(|_| Error::internal("a store's semaphore was closed"))?;
     let connects = inner.client.connects();
     let mut sending = Sending { sent: Vec::with_capacity(outgoing.len()), connects, ..Sending::default() };

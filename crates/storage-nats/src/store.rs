@@ -8,7 +8,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
-use storage_core::{BackendInfo, Backends, DriverConfig, Error, QueueName, Result};
+use storage_core::{BackendInfo, Backends, DriverConfig, OpenFlag, QueueName, Result};
 use tokio::sync::{Semaphore, watch};
 
 use crate::client::{self, IN_FLIGHT, NatsClient};
@@ -33,9 +33,10 @@ impl NatsStore {
     /// [`Config`](storage_core::ErrorKind::Config) for bad options; [`Unauthorized`](storage_core::ErrorKind::Unauthorized);
     /// [`Unavailable`](storage_core::ErrorKind::Unavailable) or [`Timeout`](storage_core::ErrorKind::Timeout) where the server can't be reached.
     pub async fn open(config: &DriverConfig) -> Result<Self> {
-        let settings = Settings::new(config)?;
+        let settings = Settings::new(config).map_err(|error| error.with_operation("nats.open"))?;
         let info = BackendInfo::new("nats", settings.location.as_str());
-        let client = NatsClient::connect(&settings).await.map_err(|error| error.with_backend(&info))?;
+        let client = NatsClient::connect(&settings).await;
+        let client = client.map_err(|error| error.with_operation("nats.open").with_backend(&info))?;
         let inner = Inner {
             client,
             settings,
@@ -43,6 +44,7 @@ impl NatsStore {
             leases: Leases::new(),
             queues: Mutex::default(),
             publishes: Semaphore::new(IN_FLIGHT),
+            open: OpenFlag::default(),
             closing: watch::Sender::new(false),
             active: watch::Sender::new(0),
         };
@@ -78,6 +80,8 @@ pub(crate) struct Inner {
     queues: Mutex<HashMap<QueueName, Arc<Open>>>,
     /// One for each publish that waits for its acknowledgement.
     pub(crate) publishes: Semaphore,
+    open: OpenFlag,
+    /// Told when it closes, so that what waits ends.
     closing: watch::Sender<bool>,
     /// How many receives and moves are under way.
     active: watch::Sender<usize>,
@@ -94,15 +98,10 @@ impl Drop for Active {
 }
 
 impl Inner {
-    /// An error once the store is closed.
-    ///
     /// # Errors
-    /// [`Unavailable`](storage_core::ErrorKind::Unavailable).
+    /// Once the store is closed: see [`OpenFlag::check`].
     pub(crate) fn check_open(&self) -> Result<()> {
-        if *self.closing.borrow() {
-            return Err(Error::unavailable("this handle was closed"));
-        }
-        Ok(())
+        self.open.check()
     }
 
     /// Turns true when the store closes.
@@ -165,9 +164,10 @@ impl Inner {
 
     /// Ends what waits, and lets go of the connection.
     pub(crate) async fn close(&self) {
-        if self.closing.send_replace(true) {
+        if !self.open.close() {
             return;
         }
+        self.closing.send_replace(true);
         let mut active = self.active.subscribe();
         let patience = self.client.timeout().min(Duration::from_secs(5));
         let quiet = tokio::time::timeout(patience, active.wait_for(|active| *active == 0)).await.is_ok();

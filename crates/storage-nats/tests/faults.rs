@@ -327,34 +327,6 @@ async fn a_receipt_works_where_it_was_received_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_credentials_are_told_without_them() {
-    let Some(server) = Server::or_skip("authorization { user: joe, password: right }\n").await else { return };
-    let host = server.address().replace("nats://", "");
-    for bad in [format!("nats://{host}"), format!("nats://joe:hunter2@{host}"), format!("nats://{host}?token=hunter2")] {
-        let error = open(&bad).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
-        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
-    }
-    for good in [format!("nats://joe:right@{host}"), format!("nats://{host}?user=joe&password=right")] {
-        let store = open(&good).await.unwrap();
-        store.ping().await.unwrap();
-        assert!(!store.info().location.contains("joe"), "{}", store.info());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_user_may_not_do_is_unauthorized() {
-    let users = "authorization { users = [{ user: reader, password: x, permissions: { publish: { deny: [\"$JS.API.STREAM.CREATE.>\"] } } }] }\n";
-    let Some(server) = Server::or_skip(users).await else { return };
-    let mut config = storage_core::DriverConfig::from_url(&server.address().replace("nats://", "nats://reader:x@"));
-    config.timeout = Some(Duration::from_secs(1));
-    let store = QueueStore::new(storage_nats::NatsStore::open(&config).await.unwrap().backends().queue.unwrap());
-    let error = store.create_queue(&q(), &QueueSpec::default()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
-    assert!(store.queues().await.unwrap().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn without_jetstream_there_are_no_queues() {
     let Some(server) = Server::or_skip("jetstream: disabled\n").await else { return };
     let store = open(&server.address()).await.unwrap();
@@ -435,48 +407,68 @@ async fn a_full_server_throttles() {
     store.send(&q(), NewMessage::new("again")).await.unwrap();
 }
 
-/// A server's certificate, its key, and the authority that signed it, as files in `folder`. Skips the test where there is no `openssl`.
-fn certificates(folder: &std::path::Path) -> Option<()> {
-    let openssl = |arguments: &str| {
-        let mut command = std::process::Command::new("openssl");
-        command
-            .args(arguments.split(' '))
-            .current_dir(folder)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    if !openssl("version") {
-        storage_conformance::skip("no program `openssl`: `cargo xtask test --all` installs it");
-        return None;
+/// Somebody who tidies up consumers takes the queue's away, while another program has one of its own on the stream: ours are made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn consumers_that_were_removed_are_made_again() {
+    let Some(address) = common::or_skip() else { return };
+    let url = fresh(&address);
+    let store = open(&url).await.unwrap();
+    store.create_queue(&q(), &QueueSpec::default()).await.unwrap();
+    let prefix = url.split_once("prefix=").unwrap().1;
+    let client = async_nats::jetstream::new(async_nats::connect(&address).await.unwrap());
+    let stream = client.get_stream(format!("{prefix}-q")).await.unwrap();
+    for n in 0..3 {
+        let filter_subject = format!("{prefix}.q.theirs.{n}");
+        let config = async_nats::jetstream::consumer::pull::Config {
+            filter_subject,
+            durable_name: Some(format!("theirs{n}")),
+            ..Default::default()
+        };
+        stream.create_consumer(config).await.unwrap();
     }
-    std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
-    assert!(openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 30 -subj /CN=authority"));
-    assert!(openssl("req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server"));
-    assert!(openssl("x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile names -out server.pem"));
-    Some(())
+    store.send(&q(), NewMessage::new("a")).await.unwrap();
+    let remove_ours = async || {
+        let names: Vec<String> = futures::TryStreamExt::try_collect(stream.consumer_names()).await.unwrap();
+        for name in names.iter().filter(|name| !name.starts_with("theirs")) {
+            stream.delete_consumer(name).await.unwrap();
+        }
+    };
+    remove_ours().await;
+    let taken = store.receive(&q(), &Receive::default().wait(Duration::from_secs(10))).await.unwrap();
+    assert_eq!(taken[0].message.body, "a");
+    remove_ours().await;
+    // Also for another store, which knows nothing yet, and for whoever counts.
+    let other = open(&url).await.unwrap();
+    assert_eq!(other.stats(&q()).await.unwrap().ready.value(), Some(1));
+    let taken = other.receive(&q(), &Receive::default()).await.unwrap();
+    other.delete(&q(), &taken[0].receipt).await.unwrap();
+    drained(&store).await;
 }
 
+/// An account that may not have as many consumers as a queue needs: nothing is left of the attempt.
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_is_spoken_with_who_is_known() {
+async fn an_account_without_room_for_a_queue_has_no_half_of_one() {
     let folder = tempfile::tempdir().unwrap();
-    if certificates(folder.path()).is_none() {
-        return;
+    let accounts = format!(
+        "jetstream {{ store_dir: \"{}\" }}\naccounts {{ A {{ jetstream {{ max_mem: 1M, max_file: 10M, max_streams: 10, max_consumers: 2 }}, \
+         users [{{ user: joe, password: x }}] }} }}\n",
+        folder.path().display()
+    );
+    let Some(server) = Server::or_skip(&accounts).await else { return };
+    let store = open(&server.address().replace("nats://", "nats://joe:x@")).await.unwrap();
+    for _ in 0..2 {
+        let error = store.create_queue(&q(), &QueueSpec::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Throttled, "{error}");
+        assert!(store.queues().await.unwrap().is_empty());
     }
-    let file = |name: &str| folder.path().join(name).display().to_string();
-    let config = format!("tls {{ cert_file: \"{}\", key_file: \"{}\", timeout: 5 }}\n", file("server.pem"), file("server.key"));
-    let Some(server) = Server::or_skip(&config).await else { return };
-    let host = server.address().replace("nats://", "");
-    for (scheme, prefix) in [("tls", "a"), ("nats", "b")] {
-        let store = open(&format!("{scheme}://{host}?prefix={prefix}&tls_ca={}", file("ca.pem"))).await.unwrap();
-        store.create_queue(&q(), &QueueSpec::default()).await.unwrap();
-        store.send(&q(), NewMessage::new("secret")).await.unwrap();
-        assert_eq!(store.receive(&q(), &Receive::default()).await.unwrap()[0].message.body, "secret");
-    }
-    let error = open(&format!("tls://{host}")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    // A server without TLS is not spoken to where TLS is asked for.
-    let Some(plain) = Server::or_skip("").await else { return };
-    let error = open(&plain.address().replace("nats://", "tls://")).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error}");
+}
+
+/// A closed handle says so, in a way that nobody tries again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_handle_is_not_tried_again() {
+    let Some(address) = common::or_skip() else { return };
+    let store = open(&fresh(&address)).await.unwrap();
+    store.close().await.unwrap();
+    let error = store.queues().await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unavailable, false), "{error}");
 }

@@ -86,7 +86,7 @@ const OPTIONS: &[OptionSpec] = &[
     option(
         "durable",
         "Whether a message that was accepted is safe from a power cut, where the server does not say or you know better. Default: true \
-         with appendonly yes and appendfsync always on a single server, else false.",
+         with appendonly yes, appendfsync always and no-appendfsync-on-rewrite no on a single server, else false.",
     ),
 ];
 

@@ -34,15 +34,16 @@
 //!
 //! # Durability
 //!
-//! [`durable`](storage_core::QueueCapabilities::durable) is declared where the server says `appendonly yes` and `appendfsync always`, is
-//! alone, and evicts nothing. With `everysec` a power cut loses up to a second of what was accepted, and a replica that takes over (Sentinel,
+//! [`durable`](storage_core::QueueCapabilities::durable) is declared where the server says `appendonly yes`, `appendfsync always` and
+//! `no-appendfsync-on-rewrite no`, is alone, and evicts nothing. With `everysec` a power cut loses up to a second of what was accepted, and a replica that takes over (Sentinel,
 //! Cluster) may lack what its primary accepted last. Who knows better says so by the option `durable`.
 //!
 //! # What it needs
 //!
-//! Redis 6 or later, or Valkey; tested with Redis 7.0. `maxmemory-policy noeviction`, else messages may vanish. A user with limited rights
-//! needs the keys and channels of its prefix and the commands of scripts:
-//! `ACL SETUSER app on >PASSWORD ~shop:* &shop:* +@all -@dangerous +info +config|get`.
+//! Redis 6.2 or later. The tests ran on Redis 7.0.15 and 6.2.5 (there without TLS), single, behind Sentinel and as a Cluster; Valkey, which
+//! speaks the same, was not at hand. `maxmemory-policy noeviction`, else messages may vanish: one whose body alone was evicted becomes a dead
+//! letter with the reason `body-lost`. A user with limited rights needs the keys and channels of its prefix and the commands of scripts:
+//! `ACL SETUSER app on >PASSWORD ~shop:* resetchannels &shop:* +@all -@dangerous +info +config|get`.
 
 mod address;
 mod client;

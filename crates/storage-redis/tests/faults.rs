@@ -336,6 +336,7 @@ async fn credentials() {
         "on",
         ">p@ss/word",
         "~shop:*",
+        "resetchannels",
         "&shop:*",
         "+@all",
         "-@dangerous",
@@ -359,10 +360,11 @@ async fn many_messages_become_due_at_once() {
     let Some(address) = single_or_skip() else { return };
     let store = open(&apart(&address)).await.unwrap();
     let name = queue(&store, "work").await;
-    let delayed = |n: usize| NewMessage::new(n.to_string()).delay(Duration::from_millis(300));
+    const DELAY: Duration = Duration::from_secs(2);
+    let delayed = |n: usize| NewMessage::new(n.to_string()).delay(DELAY);
     store.send_all(&name, (0..MESSAGES).map(delayed).collect()).await.unwrap();
     assert_eq!(store.stats(&name).await.unwrap().delayed.value(), Some(MESSAGES as u64));
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(DELAY + Duration::from_millis(100)).await;
     assert_eq!(store.stats(&name).await.unwrap().ready.value(), Some(MESSAGES as u64));
     let taken = store.receive(&name, &Receive::up_to(10_000).visibility(LONG)).await.unwrap();
     let order: Vec<usize> = taken.iter().map(|d| std::str::from_utf8(&d.message.body).unwrap().parse().unwrap()).collect();

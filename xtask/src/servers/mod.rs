@@ -236,18 +236,67 @@ mod tests {
         assert!(!ports.contains(&0));
     }
 
+    /// By what words a server's programs are told where to listen, on the command line or in a script: all of them, for each.
+    fn told_by(server: &str) -> &'static [&'static str] {
+        match server {
+            "SeaweedFS" => &["-ip=", "-ip.bind="],
+            "moto" => &["-H"],
+            "Azurite" => &["--blobHost"],
+            "Apache" => &["Listen"],
+            "nats-server" => &["-a"],
+            "RabbitMQ" => &["RABBITMQ_NODE_IP_ADDRESS=", "ERL_EPMD_ADDRESS=", "inet_dist_use_interface", "-address"],
+            "Redis" | "Redis Cluster" => &["--bind"],
+            _ => panic!("say here by what words {server} is told where to listen"),
+        }
+    }
+
+    /// What stands behind each of these words, without a port.
+    fn addresses(text: &str, words: &[&str]) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        let mut tokens = text.split([' ', '\n', '"', '\'']).filter(|token| !token.is_empty()).peekable();
+        while let Some(token) = tokens.next() {
+            let Some(word) = words.iter().find(|word| token == **word || (word.ends_with('=') && token.starts_with(**word)))
+            else {
+                continue;
+            };
+            let value =
+                token.strip_prefix(word).filter(|rest| !rest.is_empty()).or_else(|| tokens.peek().copied()).unwrap_or_default();
+            // Erlang writes {127,0,0,1}.
+            let value = value.trim_matches(['{', '}']).replace(',', ".");
+            found.push(((*word).to_owned(), value.split(':').next().unwrap_or_default().to_owned()));
+        }
+        found
+    }
+
     #[test]
     fn every_server_listens_here_alone() {
         let folder = tempfile::tempdir().unwrap();
         for spec in SPECS {
             let place = Place { folder: folder.path().to_owned(), ports: (40_000..).take(spec.ports).collect() };
             let launch = (spec.launch)(&place).unwrap();
-            assert!(launch.address.contains("127.0.0.1:40"), "{}", spec.name);
-            let line = launch.arguments.join(" ");
-            assert!(line.contains("127.0.0.1") && !line.contains("0.0.0.0"), "{line}");
+            for host in launch.address.rsplit(['/', '@', ',']).filter(|part| part.contains(':') && !part.ends_with(':')) {
+                assert!(host.starts_with("127.0.0.1:40") || host.starts_with("guest:"), "{}: {host}", spec.name);
+            }
+            let words = told_by(spec.name);
+            let found = addresses(&launch.arguments.join("\n"), words);
+            for word in words {
+                assert!(found.iter().any(|(told, _)| told == word), "{} is not told {word}: {found:?}", spec.name);
+            }
+            assert!(found.iter().all(|(_, address)| address == "127.0.0.1"), "{}: {found:?}", spec.name);
             if let Some(folder) = launch.beside {
                 std::fs::remove_dir_all(folder).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn addresses_are_found_wherever_they_stand() {
+        let found = addresses(
+            "x --bind 0.0.0.0 -ip.bind=1.2.3.4 -ip=:: export A=127.0.0.1 \"-k {10,0,0,1}\" Listen\n*:80",
+            &["--bind", "-ip.bind=", "A=", "-k", "Listen"],
+        );
+        let expected =
+            [("--bind", "0.0.0.0"), ("-ip.bind=", "1.2.3.4"), ("A=", "127.0.0.1"), ("-k", "10.0.0.1"), ("Listen", "*")];
+        assert_eq!(found, expected.map(|(word, address)| (word.to_owned(), address.to_owned())));
     }
 }
