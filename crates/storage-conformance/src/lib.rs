@@ -20,6 +20,8 @@
 //! Each case becomes a test of its own, `records::put_then_get` and so on. A case about a capability that the backend does not declare
 //! checks that it is refused instead. A case that can't run for want of something [`skip`]s, and says why.
 //!
+//! What tests of backends on servers need beside the suites is here too: a [network that breaks](proxy), [certificates].
+//!
 //! Cases that wait pass time on a manual clock where the [`Harness`] offers one, and wait for short real times otherwise. They assert
 //! order and "not before", never that something was quick: they hold on a slow and busy machine.
 
@@ -27,12 +29,14 @@
 #![allow(clippy::missing_errors_doc, reason = "a case fails where its promise is broken: there is no more to say")]
 
 pub mod blobs;
+pub mod certificates;
 mod check;
 mod declared;
 mod harness;
 pub mod model;
 mod names;
 mod opened;
+pub mod proxy;
 pub mod queues;
 pub mod records;
 mod run;

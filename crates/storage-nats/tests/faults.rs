@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Proxy, Server, fresh, open, q};
+use common::{Server, fresh, open, q};
+use storage_conformance::proxy::{Harm, Proxy};
 use storage_core::{
     Consumer, ConsumerOptions, ErrorKind, Message, MessageUpdate, NewMessage, Outcome, QueueSpec, QueueStore, Receive, Result,
 };
@@ -134,7 +135,7 @@ async fn the_messages_of_a_consumer_that_vanishes_come_back_in_time() {
     store.create_queue(&q(), &QueueSpec::default()).await.unwrap();
     store.send_all(&q(), (0..100).map(|n| NewMessage::new(n.to_string())).collect()).await.unwrap();
     let proxy = Proxy::start(server.port()).await;
-    let vanishing = open(&url.replace(&server.address(), &proxy.address())).await.unwrap();
+    let vanishing = open(&url.replace(&server.address(), &format!("nats://{}", proxy.address()))).await.unwrap();
     let visibility = Duration::from_secs(4);
     let started = Instant::now();
     let mut taken = BTreeSet::new();
@@ -165,16 +166,16 @@ async fn a_connection_that_breaks_in_the_middle_of_publishing_loses_nothing() {
     let direct = open(&url).await.unwrap();
     direct.create_queue(&q(), &QueueSpec::default()).await.unwrap();
     let proxy = Proxy::start(server.port()).await;
-    let proxied = open(&url.replace(&server.address(), &proxy.address())).await.unwrap();
+    let proxied = open(&url.replace(&server.address(), &format!("nats://{}", proxy.address()))).await.unwrap();
     let message = |n: usize| NewMessage::new(format!("{n:0>200}")).dedup_id(n.to_string());
-    proxy.cut_after(COUNT * 100);
+    proxy.harm(Harm::CutRequest(COUNT * 100));
     let mut tries = 0;
     while let Err(error) = proxied.send_all(&q(), (0..COUNT).map(message).collect()).await {
         assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable), "{error}");
         tries += 1;
         assert!(tries < 5, "{error}");
     }
-    assert!(proxy.has_cut() && tries > 0, "it was not cut");
+    assert!(proxy.is_done() && tries > 0, "it was not cut");
     let mut bodies = BTreeSet::new();
     while bodies.len() < COUNT {
         let taken = direct.receive(&q(), &Receive::up_to(1000).visibility(Duration::from_secs(100))).await.unwrap();
@@ -195,13 +196,13 @@ async fn a_connection_that_breaks_in_the_middle_of_acknowledging_removes_what_it
     direct.create_queue(&q(), &QueueSpec::default()).await.unwrap();
     direct.send_all(&q(), (0..COUNT).map(|n| NewMessage::new(n.to_string())).collect()).await.unwrap();
     let proxy = Proxy::start(server.port()).await;
-    let proxied = open(&url.replace(&server.address(), &proxy.address())).await.unwrap();
+    let proxied = open(&url.replace(&server.address(), &format!("nats://{}", proxy.address()))).await.unwrap();
     let mut receipts = Vec::new();
     while receipts.len() < COUNT as usize {
         let batch = proxied.receive(&q(), &Receive::up_to(COUNT).visibility(Duration::from_secs(100))).await.unwrap();
         receipts.extend(batch.into_iter().map(|delivery| delivery.receipt));
     }
-    proxy.cut_after(30_000);
+    proxy.harm(Harm::CutRequest(30_000));
     let mut tries = 0;
     loop {
         let outcomes = proxied.delete_all(&q(), &receipts).await;
@@ -212,7 +213,7 @@ async fn a_connection_that_breaks_in_the_middle_of_acknowledging_removes_what_it
         tries += 1;
         assert!(tries < 5, "{failed} can't be removed");
     }
-    assert!(proxy.has_cut(), "it was not cut");
+    assert!(proxy.is_done(), "it was not cut");
     // Every one that was said to be removed is.
     assert_eq!(direct.purge(&q()).await.unwrap(), 0);
     // And a receive through a connection that was made again works.

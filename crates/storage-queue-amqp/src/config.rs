@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
-use storage_core::{BackendInfo, Backends, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces};
+use storage_core::{BackendInfo, Backends, Driver, DriverConfig, Error, OptionSpec, Result, ResultExt as _, Secret, Surfaces};
 
 use crate::AmqpQueue;
 
@@ -47,6 +48,12 @@ impl Driver for AmqpDriver {
         &[
             OptionSpec { name: "username", help: "The user (default: that of the URL, else `guest`)" },
             OptionSpec { name: "password", help: "The user's password (default: that of the URL, else `guest`)" },
+            OptionSpec {
+                name: "tls_ca",
+                help: "With amqps://: the path of a file with certificates (PEM) that may sign the broker's, beside Mozilla's",
+            },
+            OptionSpec { name: "tls_cert", help: "The path of a file with the client's own certificate (PEM), for brokers that ask for one" },
+            OptionSpec { name: "tls_key", help: "The path of a file with the key (PEM, PKCS#8) of `tls_cert`" },
             OptionSpec {
                 name: "queue_type",
                 help: "What queues are created as: `quorum` (default; replicated, counts deliveries), or `classic` (has priorities; a \
@@ -108,6 +115,9 @@ impl QueueType {
 struct Options {
     username: Option<String>,
     password: Option<Secret>,
+    tls_ca: Option<String>,
+    tls_cert: Option<String>,
+    tls_key: Option<String>,
     queue_type: QueueType,
     prefix: String,
     prefetch: u16,
@@ -120,6 +130,9 @@ impl Default for Options {
         Self {
             username: None,
             password: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
             queue_type: QueueType::default(),
             prefix: String::new(),
             prefetch: 0,
@@ -133,6 +146,7 @@ impl Default for Options {
 #[derive(Clone)]
 pub(crate) struct Settings {
     uri: AMQPUri,
+    tls: OwnedTLSConfig,
     pub(crate) info: BackendInfo,
     pub(crate) queue_type: QueueType,
     pub(crate) prefix: String,
@@ -174,6 +188,7 @@ impl Settings {
         if let Some(password) = options.password {
             password.expose().clone_into(&mut uri.authority.userinfo.password);
         }
+        let tls = tls(&options.tls_ca, &options.tls_cert, &options.tls_key, uri.scheme == AMQPScheme::AMQPS)?;
         uri.query.heartbeat = Some(options.heartbeat);
         let prefix = if options.prefix.is_empty() { String::new() } else { format!("#{}", options.prefix) };
         let AMQPAuthority { host, port, .. } = &uri.authority;
@@ -184,6 +199,7 @@ impl Settings {
         Ok(Self {
             info: BackendInfo::new(driver, location),
             uri,
+            tls,
             queue_type: options.queue_type,
             prefix: options.prefix,
             prefetch: options.prefetch,
@@ -193,10 +209,36 @@ impl Settings {
         })
     }
 
+    /// How a broker proves that it is the one, and the client that it is itself.
+    pub(crate) fn tls(&self) -> OwnedTLSConfig {
+        self.tls.clone()
+    }
+
     /// The address with its secrets.
     pub(crate) fn uri(&self) -> AMQPUri {
         self.uri.clone()
     }
+}
+
+/// Reads the files of TLS.
+fn tls(ca: &Option<String>, cert: &Option<String>, key: &Option<String>, is_tls: bool) -> Result<OwnedTLSConfig> {
+    if !is_tls && [ca, cert, key].into_iter().any(Option::is_some) {
+        return Err(Error::config("`tls_ca`, `tls_cert` and `tls_key` need TLS: use amqps://"));
+    }
+    let read = |path: &String| std::fs::read(path).context("amqp.open", || format!("file `{path}`"));
+    let identity = match (cert, key) {
+        (Some(cert), Some(key)) => Some(OwnedIdentity::PKCS8 { pem: read(cert)?, key: read(key)? }),
+        (None, None) => None,
+        _ => return Err(Error::config("`tls_cert` and `tls_key` go together")),
+    };
+    let cert_chain = match ca {
+        Some(path) => {
+            let text = String::from_utf8(read(path)?).ok().filter(|text| text.contains("-----BEGIN CERTIFICATE-----"));
+            Some(text.ok_or_else(|| Error::config(format!("tls_ca: the file `{path}` holds no certificate (PEM)")))?)
+        }
+        None => None,
+    };
+    Ok(OwnedTLSConfig { identity, cert_chain })
 }
 
 /// Reads the address. Never puts it into an error, for its password.
@@ -245,6 +287,15 @@ mod tests {
         Settings::new(&DriverConfig::from_url(url))
     }
 
+    #[cfg(feature = "tls")]
+    #[test]
+    fn files_of_tls_are_looked_at() {
+        let refused = |options: &str| settings(&format!("amqps://h?{options}")).unwrap_err();
+        assert!(refused("tls_ca=/no/such/file").to_string().contains("/no/such/file"));
+        assert!(refused("tls_ca=/dev/null").message().contains("no certificate"));
+        assert!(refused("tls_cert=/dev/null").message().contains("together"));
+    }
+
     #[test]
     fn addresses_are_read() {
         for (url, location, user, vhost) in [
@@ -272,6 +323,7 @@ mod tests {
             "amqp://h?prefix=a/b",
             "amqp://h?heartbeat=0",
             "amqp://h?max_lease=0",
+            "amqp://h?tls_ca=/etc/hosts",
         ] {
             let error = settings(url).unwrap_err();
             assert_eq!(error.kind(), storage_core::ErrorKind::Config, "{url}: {error}");

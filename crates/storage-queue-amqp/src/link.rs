@@ -30,6 +30,16 @@ impl std::fmt::Debug for Link {
     }
 }
 
+/// Needs tokio's runtime, as all of the client does.
+async fn connect(settings: &Settings, properties: ConnectionProperties) -> Result<Connection> {
+    // Else rustls panics in a program that has another cryptography compiled in beside this one. Only the first one counts: a program that has chosen
+    // one keeps it.
+    #[cfg(feature = "tls")]
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let runtime = lapin::runtime::default_runtime().map_err(lapin)?;
+    Connection::connect_uri_with_config(settings.uri(), properties, settings.tls(), runtime).await.map_err(lapin)
+}
+
 impl Link {
     pub(crate) fn new(settings: Settings) -> Self {
         Self { settings, connections: [Mutex::default(), Mutex::default()] }
@@ -48,7 +58,7 @@ impl Link {
             }
             *slot = None;
             let properties = ConnectionProperties::default().with_connection_name("storage".into());
-            let connection = Arc::new(Connection::connect_uri(self.settings.uri(), properties).await.map_err(lapin)?);
+            let connection = Arc::new(connect(&self.settings, properties).await?);
             *slot = Some(Arc::clone(&connection));
             Ok(connection)
         };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::broker::Broker;
-use common::proxy::Proxy;
+use storage_conformance::proxy::{Harm, Proxy};
 use storage_core::{
     Consumer, ConsumerOptions, ErrorKind, Message, MessageUpdate, NewMessage, Outcome, QueueName, QueueSpec, QueueStore, Receive,
 };
@@ -129,20 +129,20 @@ async fn a_connection_that_is_cut_loses_nothing() {
     const COUNT: usize = 2_000;
     let Some(address) = common::address_or_skip() else { return };
     let port = address.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
-    let proxy = Proxy::to(port).await;
+    let proxy = Proxy::start(port).await;
     let prefix = common::prefix();
     let through = common::open(&format!("amqp://guest:guest@127.0.0.1:{}/?prefix={prefix}", proxy.port())).await;
     through.create_queue(&queue(), &uncapped()).await.unwrap();
     let acknowledged = AtomicUsize::new(0);
     // Mid-publish: more than the frames of a few messages, less than all.
-    proxy.cut_after(30_000);
+    proxy.harm(Harm::CutRequest(30_000));
     let failed = produce(&through, 0..COUNT, &acknowledged).await;
-    assert_eq!(proxy.cuts(), 1);
+    assert!(proxy.is_done());
     assert!(failed >= 1, "a call that was cut has failed");
     // Mid-ack: acknowledgements are a few bytes.
     let seen = Seen::default();
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    proxy.cut_after(3_000);
+    proxy.harm(Harm::CutRequest(3_000));
     let consumer = consume(&through, &seen, &stopped);
     let more = until_seen(&seen, COUNT).await;
     // What was lost with the connection comes again: until nothing does.
@@ -153,7 +153,7 @@ async fn a_connection_that_is_cut_loses_nothing() {
     }
     stop.send_replace(true);
     consumer.await.unwrap();
-    assert_eq!(proxy.cuts(), 2);
+    assert!(proxy.is_done());
     println!("{COUNT} messages, {failed} calls sent again, {more} messages came more than once");
 }
 

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::proxy::{Harm, Proxy};
 use common::server::{Server, can_start, free_port};
 use common::{PATIENCE, apart, cli, open, open_impatient, port, queue, single_or_skip, until};
+use storage_conformance::proxy::{Harm, Proxy};
 use storage_core::{Error, ErrorKind, MessageUpdate, NewMessage, QueueName, QueueStore, Receive};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -140,7 +140,7 @@ async fn a_vanished_consumers_messages_come_back() {
     let name = queue(&store, "work").await;
     store.send_all(&name, (0..100).map(|n| NewMessage::new(n.to_string())).collect()).await.unwrap();
     let proxy = Proxy::start(port(&address)).await;
-    let vanishing = open(&url.replace(&address, &proxy.url())).await.unwrap();
+    let vanishing = open(&url.replace(&address, &format!("redis://{}", proxy.address()))).await.unwrap();
     let started = Instant::now();
     let taken = vanishing.receive(&name, &Receive::up_to(100).visibility(VISIBILITY)).await.unwrap();
     assert_eq!(taken.len(), 100);
@@ -161,7 +161,7 @@ async fn a_vanished_consumers_messages_come_back() {
 async fn a_connection_cut_in_a_send() {
     let Some(address) = single_or_skip() else { return };
     let proxy = Proxy::start(port(&address)).await;
-    let store = open(&apart(&proxy.url())).await.unwrap();
+    let store = open(&apart(&format!("redis://{}", proxy.address()))).await.unwrap();
     let name = queue(&store, "work").await;
     store.send(&name, NewMessage::new("first")).await.unwrap();
     let large = || (0..10).map(|_| NewMessage::new(vec![b'x'; 100_000])).collect();
@@ -188,7 +188,7 @@ async fn a_connection_cut_in_a_send() {
 async fn a_connection_cut_in_a_delete() {
     let Some(address) = single_or_skip() else { return };
     let proxy = Proxy::start(port(&address)).await;
-    let store = open(&apart(&proxy.url())).await.unwrap();
+    let store = open(&apart(&format!("redis://{}", proxy.address()))).await.unwrap();
     let name = queue(&store, "work").await;
     store.send_all(&name, (0..40).map(|n| NewMessage::new(n.to_string())).collect()).await.unwrap();
     for harm in [Harm::CutRequest(40), Harm::LoseAnswer] {

@@ -1,6 +1,7 @@
 //! A broker of a test's own, which it may kill, start again and put under stress.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,13 +21,19 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts one; skips the test where RabbitMQ is not installed or no servers are wanted.
     pub(crate) fn start_or_skip() -> Option<Self> {
-        let installed = std::path::Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server").exists();
+        Self::start_with_or_skip(|_| String::new())
+    }
+
+    /// Starts one with more settings, which may be files in its folder.
+    pub(crate) fn start_with_or_skip(settings: impl FnOnce(&Path) -> String) -> Option<Self> {
+        let installed = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server").exists();
         if !installed || std::env::var_os("XTASK_TEST_NO_SERVERS").is_some() {
             storage_conformance::skip("needs Debian's rabbitmq-server, of which it starts one of its own");
             return None;
         }
         let ports = free_ports();
         let folder = tempfile::Builder::new().prefix("storage-amqp-").tempdir().expect("a folder");
+        std::fs::write(folder.path().join("more.conf"), settings(folder.path())).expect("a file");
         let mut broker = Self { folder, ports, child: None };
         broker.start();
         Some(broker)
@@ -92,7 +99,7 @@ impl Drop for Broker {
 }
 
 /// Three ports that nobody listens on, and that no outgoing connection takes while the broker is down.
-fn free_ports() -> [u16; 3] {
+pub(crate) fn free_ports() -> [u16; 3] {
     let start = 12_000 + u16::try_from(uuid::Uuid::new_v4().as_u128() % 18_000).expect("small");
     let mut free = (start..32_000).step_by(7).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     std::array::from_fn(|_| free.next().expect("a free port"))

@@ -25,5 +25,7 @@ log.file = false
 log.console = true
 log.console.level = warning
 END
+# What a test adds.
+[ ! -f "$folder/more.conf" ] || cat "$folder/more.conf" >>"$folder/rabbitmq.conf"
 epmd -port "$epmd" -address 127.0.0.1 &
 exec "$lib/rabbitmq-server"

@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub(crate) mod broker;
-pub(crate) mod proxy;
 
 use std::sync::Arc;
 
