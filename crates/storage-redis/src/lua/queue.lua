@@ -20,15 +20,16 @@ local MAX, WINDOW = tonumber(spec[1]), tonumber(spec[2])
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 
--- Lua writes large numbers with an exponent.
+-- A number as text: Lua writes those of 15 digits and more with an exponent. Commands take numbers as they are.
 local function int(number) return string.format('%.0f', number) end
+local NOW = int(now)
 
 -- The order of receiving: priorities from 9 to 0, then by age. 2^49 messages fit into one.
-local function rank(priority, seq) return int((9 - priority) * 562949953421312 + seq) end
+local function rank(priority, seq) return (9 - priority) * 562949953421312 + seq end
 
 -- Waiting receivers look again. Who may not publish does without.
 local function tell(lane, count)
-  redis.pcall('PUBLISH', BASE .. (lane == DEAD and 'dead:news' or 'news'), int(count))
+  redis.pcall('PUBLISH', BASE .. (lane == DEAD and 'dead:news' or 'news'), count)
 end
 
 -- What is known of a message beside body and attributes: one line that a person can read.
@@ -41,9 +42,9 @@ local function read(line)
 end
 
 local function line(m)
-  local text = table.concat({ int(m.priority), int(m.expires), m.sent, int(m.deliveries), int(m.size), m.lease }, ' ')
-  if m.kind ~= '' then text = text .. ' ' .. m.kind end
-  return text
+  local expires = m.expires > 0 and int(m.expires) or '0'
+  local kind = m.kind ~= '' and ' ' .. m.kind or ''
+  return m.priority .. ' ' .. expires .. ' ' .. m.sent .. ' ' .. m.deliveries .. ' ' .. m.size .. ' ' .. m.lease .. kind
 end
 
 -- A command with many values, a step at a time.
@@ -86,7 +87,7 @@ local function carry(seq, m, from, to)
 end
 
 local function bury(seq, m, reason)
-  local about = int(m.deliveries) .. ' ' .. int(now) .. ' ' .. reason
+  local about = m.deliveries .. ' ' .. NOW .. ' ' .. reason
   carry(seq, m, LIVE, DEAD)
   call('HSET', INFO, seq, about)
 end
@@ -109,7 +110,7 @@ local function make_ready(lane, seqs, messages)
       ready[#ready + 1] = rank(m.priority, seq)
       ready[#ready + 1] = seq
       if m.expires > 0 then
-        expiring[#expiring + 1] = int(m.expires)
+        expiring[#expiring + 1] = m.expires
         expiring[#expiring + 1] = seq
       end
     end
@@ -120,7 +121,7 @@ end
 
 -- Forgets dedup ids whose window is over, so many at most.
 local function forget_ids(most)
-  local over = call('ZRANGEBYSCORE', DEDUP_UNTIL, '-inf', int(now), 'LIMIT', 0, most)
+  local over = call('ZRANGEBYSCORE', DEDUP_UNTIL, '-inf', now, 'LIMIT', 0, most)
   many('ZREM', DEDUP_UNTIL, over)
   many('HDEL', DEDUP, over)
 end
@@ -131,7 +132,7 @@ local function settle()
   local from = { { DELAYED, LIVE }, { LIVE.leased, LIVE }, { EXPIRING, LIVE }, { DEAD.leased, DEAD } }
   for _, pair in ipairs(from) do
     local key, lane = pair[1], pair[2]
-    local due = call('ZRANGEBYSCORE', key, '-inf', int(now), 'LIMIT', 0, left)
+    local due = call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, left)
     if #due > 0 then
       local seqs, messages = {}, {}
       for n, state in ipairs(fetch(lane.state, due)) do

@@ -3,7 +3,7 @@ if settle() then return { 2 } end
 local lane = lanes(ARGV[1])
 local seqs, messages, bodies = front(lane, tonumber(ARGV[2]), tonumber(ARGV[5]))
 local lines, leased, states, expiring = {}, {}, {}, {}
-local ends = int(now + tonumber(ARGV[3]))
+local ends = now + tonumber(ARGV[3])
 for n, seq in ipairs(seqs) do
   local m = messages[n]
   m.deliveries = math.min(m.deliveries + 1, 4294967295)

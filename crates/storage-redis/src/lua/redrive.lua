@@ -2,7 +2,7 @@
 if settle() then return { 2 } end
 local max, oldest = math.min(tonumber(ARGV[1]), MOST), {}
 for priority = 0, 9 do
-  local found = call('ZRANGEBYSCORE', DEAD.ready, rank(priority, 0), '(' .. rank(priority - 1, 0), 'LIMIT', 0, max)
+  local found = call('ZRANGEBYSCORE', DEAD.ready, rank(priority, 0), '(' .. int(rank(priority - 1, 0)), 'LIMIT', 0, max)
   for _, seq in ipairs(found) do oldest[#oldest + 1] = seq end
 end
 table.sort(oldest, function(a, b) return tonumber(a) < tonumber(b) end)

@@ -35,21 +35,21 @@ if #fresh > 0 then
     local at, name = (n - 1) * WIDTH, int(seq)
     seqs[n] = name
     local body, priority, delay, ttl = ARGV[at + 1], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-    local m = { priority = priority, expires = ttl > 0 and now + ttl or 0, sent = int(now), deliveries = 0, size = #body, lease = '-', kind = ARGV[at + 7] }
+    local m = { priority = priority, expires = ttl > 0 and now + ttl or 0, sent = NOW, deliveries = 0, size = #body, lease = '-', kind = ARGV[at + 7] }
     add(bodies, name, body)
     if ARGV[at + 2] ~= '' then add(attributes, name, ARGV[at + 2]) end
     add(states, name, line(m))
     add(ages, name, name)
     if delay > 0 then
-      add(delayed, int(now + delay), name)
+      add(delayed, now + delay, name)
     else
       ready_count = ready_count + 1
       add(ready, rank(priority, seq), name)
-      if ttl > 0 then add(expiring, int(m.expires), name) end
+      if ttl > 0 then add(expiring, m.expires, name) end
     end
     if ARGV[at + 6] ~= '' and WINDOW > 0 then
       add(ids, ARGV[at + 6], name .. ' ' .. int(now + WINDOW))
-      add(untils, int(now + WINDOW), ARGV[at + 6])
+      add(untils, now + WINDOW, ARGV[at + 6])
     end
   end
   many('HSET', LIVE.body, bodies)

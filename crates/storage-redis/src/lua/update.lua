@@ -28,7 +28,7 @@ if visibility then
     make_ready(lane, { seq }, { m })
     tell(lane, 1)
   else
-    call('ZADD', lane.leased, int(now + visibility), seq)
+    call('ZADD', lane.leased, now + visibility, seq)
     -- Others may be asleep until the old end of the lease.
     if not before or now + visibility < tonumber(before) then tell(lane, 0) end
   end
