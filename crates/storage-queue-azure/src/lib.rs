@@ -26,8 +26,8 @@
 //!   live is an envelope, which is base64 as well: `storage-message/1 {"attributes":{…}}`, a line end, the body. What is neither is read as a body of text.
 //!   All are sent to live for ever: by default the service would drop them after a week.
 //! - **A lease** is the service's, in whole seconds: a visibility is rounded up, 7 days at most. Receipts work in any process; but to make a dead letter, or to
-//!   change a part of a message that has more than a body, what is in it must be known, and the service shows nobody a message by its id: that is for the
-//!   handle that received it, and `Unsupported` elsewhere.
+//!   change a part of a message that has more than a body, what is in it must be known, and the service shows nobody a message by its id. The handle that
+//!   received it knows. Another one gives it back for a moment and looks at the first 32: if it is not among them, that is `Unsupported`.
 //! - **Dead letters**, by the cap, by the time to live or by a consumer, are made by whoever receives or gives back. The message is first rewritten with the reason
 //!   where it is, then copied to the companion `q-dead`, then removed: a crash leaves one letter too many, never one too few.
 //! - **Sending, receiving and deleting** many is many requests at once, as many as `concurrency` says. The service has no batches, so a send is not atomic.

@@ -105,25 +105,49 @@ impl AzureQueue {
     }
 
     /// A leased message, as it was received here.
-    fn found(&self, claim: &Claim) -> Result<Found> {
-        let held = self.store.hand.get(&claim.message).ok_or_else(|| {
-            Error::unsupported(
-                "the message was received by another process, or too many others were since: this one can delete it, \
-                 renew its lease and give it back, but does not know what is in it",
-            )
-        })?;
+    fn held(&self, claim: &Claim) -> Option<Found> {
+        let held = self.store.hand.get(&claim.message)?;
         let Claim { message, pop, deliveries, .. } = claim.clone();
-        Ok(Found { id: message, pop, received: deliveries, inserted: held.inserted, content: held.content })
+        Some(Found { id: message, pop, received: deliveries, inserted: held.inserted, content: held.content })
+    }
+
+    /// A message that another process received: given back, so that a look can show it. Until somebody receives it, the claim is good. `None`: there is more in
+    /// front of it than a look shows.
+    async fn recall(&self, lane: &Lane, claim: &mut Claim) -> Result<Option<Found>> {
+        let client = &self.store.client;
+        claim.pop = client.update(&lane.there, (&claim.message, &claim.pop), 0, None).await?;
+        let looked = client.peek(&lane.there, MOST).await?;
+        let raw = looked.into_iter().find(|raw| raw.id == claim.message);
+        Ok(raw.map(|raw| Found { pop: claim.pop.clone(), received: claim.deliveries, ..self.store.read(raw) }))
+    }
+
+    /// A leased message, whoever received it.
+    ///
+    /// # Errors
+    /// [`LeaseLost`](ErrorKind::LeaseLost); [`Unsupported`](ErrorKind::Unsupported) where it is not to be had: then the lease goes on.
+    async fn found(&self, lane: &Lane, claim: &mut Claim) -> Result<Found> {
+        if let Some(found) = self.held(claim) {
+            return Ok(found);
+        }
+        if let Some(found) = self.recall(lane, claim).await? {
+            return Ok(found);
+        }
+        let left = in_seconds("visibility", (claim.until - Utc::now()).to_std().unwrap_or_default())?.max(1);
+        self.store.client.update(&lane.there, (&claim.message, &claim.pop), left, None).await?;
+        Err(Error::unsupported(
+            "another process received the message, or this one received too many since, and it is not among the first 32: \
+             it can be deleted, renewed and given back, but what is in it is not known here",
+        ))
     }
 
     /// What the message holds after the change; `None` where it is to hold what it does.
-    fn changed(&self, claim: &Claim, change: &MessageUpdate) -> Result<Option<Content>> {
+    async fn changed(&self, lane: &Lane, claim: &mut Claim, change: &MessageUpdate) -> Result<Option<Content>> {
         let content = match (&change.body, &change.attributes, claim.kind) {
             (None, None, _) => return Ok(None),
             // Then there is nothing else that it could hold.
             (Some(body), None, Kind::Plain) => Content { head: Head::default(), body: body.clone() },
             _ => {
-                let mut content = self.found(claim)?.content;
+                let mut content = self.found(lane, claim).await?.content;
                 if let Some(attributes) = &change.attributes {
                     content.head.attributes = attributes.clone();
                 }
@@ -137,14 +161,22 @@ impl AzureQueue {
         Ok(Some(content))
     }
 
-    /// The last delivery that the queue allows, given back: a dead letter, if what is in it is known. Otherwise whoever receives next makes it one.
-    async fn dies(&self, lane: &Lane, claim: &Claim) -> Result<Option<(Found, &'static str)>> {
-        if lane.dead {
-            return Ok(None);
+    /// Gives a message back; one that must not be delivered any more becomes a dead letter. Where what is in it is not to be had, whoever receives next makes it
+    /// one.
+    async fn give_back(&self, lane: &Lane, mut claim: Claim) -> Result<Receipt> {
+        let cap = if lane.dead { None } else { admin::spec(&self.store, &lane.source).await?.max_deliveries };
+        let may_die = !lane.dead && (claim.kind != Kind::Plain || cap.is_some_and(|cap| claim.deliveries >= cap));
+        let found = match self.held(&claim) {
+            None if may_die => self.recall(lane, &mut claim).await?,
+            held => held.filter(|_| may_die),
+        };
+        if let Some(found) = found
+            && let Some(reason) = moves::doom(&found.content, claim.deliveries, cap)
+        {
+            self.bury(lane.clone(), found, reason.to_owned()).await?;
+            return Ok(Claim { until: Utc::now(), pop: "gone".to_owned(), ..claim }.receipt());
         }
-        let Ok(found) = self.found(claim) else { return Ok(None) };
-        let cap = admin::spec(&self.store, &lane.source).await?.max_deliveries;
-        Ok(moves::doom(&found.content, claim.deliveries, cap).map(|reason| (found, reason)))
+        self.change(lane, claim, &MessageUpdate::visibility(Duration::ZERO)).await
     }
 
     async fn bury(&self, lane: Lane, found: Found, reason: String) -> Result<()> {
@@ -152,7 +184,7 @@ impl AzureQueue {
         uninterrupted(async move { moves::bury(&store, &lane, &found, &reason, found.received).await }).await
     }
 
-    async fn change(&self, lane: &Lane, claim: Claim, change: &MessageUpdate) -> Result<Receipt> {
+    async fn change(&self, lane: &Lane, mut claim: Claim, change: &MessageUpdate) -> Result<Receipt> {
         let now = Utc::now();
         let left = (claim.until - now).to_std().unwrap_or_default();
         // Without a word on it the lease goes on as it was: at least for the second that is the least.
@@ -160,7 +192,7 @@ impl AzureQueue {
             Some(visibility) => in_seconds("visibility", visibility)?,
             None => in_seconds("visibility", left)?.max(1),
         };
-        let content = self.changed(&claim, change)?;
+        let content = self.changed(lane, &mut claim, change).await?;
         let (text, spilled) = match content.clone() {
             Some(content) => {
                 let (text, spilled) = self.spell(lane, content).await?;
@@ -281,31 +313,17 @@ impl QueueBackend for AzureQueue {
         let claim = self.claim(&lane, receipt).await?;
         let is_given_back = change.visibility.is_some_and(|visibility| visibility.is_zero());
         let only_that = change.body.is_none() && change.attributes.is_none();
-        if is_given_back
-            && only_that
-            && let Some((found, reason)) = self.dies(&lane, &claim).await?
-        {
-            self.bury(lane, found, reason.to_owned()).await?;
-            return Ok(Claim { until: Utc::now(), pop: "gone".to_owned(), ..claim }.receipt());
+        if is_given_back && only_that {
+            return self.give_back(&lane, claim).await;
         }
         self.change(&lane, claim, change).await
     }
 
     async fn dead_letter(&self, queue: &QueueName, receipt: &Receipt, reason: &str) -> Result<()> {
         let lane = self.lane(queue)?;
-        let claim = self.claim(&lane, receipt).await?;
-        match self.found(&claim) {
-            Ok(found) => self.bury(lane, found, reason.to_owned()).await,
-            Err(unknown) => {
-                // Of a receipt that proves nothing that is to be said; the lease of another goes on by this as it was.
-                let left = in_seconds("visibility", (claim.until - Utc::now()).to_std().unwrap_or_default())?.max(1);
-                let proof = (claim.message.as_str(), claim.pop.as_str());
-                Err(match self.store.client.update(&lane.there, proof, left, None).await {
-                    Err(refusal) => refusal.into(),
-                    Ok(_) => unknown,
-                })
-            }
-        }
+        let mut claim = self.claim(&lane, receipt).await?;
+        let found = self.found(&lane, &mut claim).await?;
+        self.bury(lane, found, reason.to_owned()).await
     }
 
     async fn redrive(&self, queue: &QueueName, max: u32) -> Result<u64> {

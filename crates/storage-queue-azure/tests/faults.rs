@@ -39,11 +39,15 @@ fn numbers(range: std::ops::Range<usize>) -> Vec<NewMessage> {
 }
 
 /// Runs a consumer until it is told to stop.
-fn consume(store: &QueueStore, seen: &Seen, stop: &tokio::sync::watch::Receiver<bool>) -> tokio::task::JoinHandle<()> {
+fn consume(
+    store: &QueueStore,
+    seen: &Seen,
+    visibility: Duration,
+    stop: &tokio::sync::watch::Receiver<bool>,
+) -> tokio::task::JoinHandle<()> {
     let (store, seen, mut stop) = (store.clone(), Arc::clone(seen), stop.clone());
     tokio::spawn(async move {
-        let options =
-            ConsumerOptions { concurrency: 32, prefetch: 32, visibility: Duration::from_secs(10), ..ConsumerOptions::default() };
+        let options = ConsumerOptions { concurrency: 32, prefetch: 32, visibility, ..ConsumerOptions::default() };
         let consumer = Consumer::new(&store, &queue(), options).expect("it can work");
         let handler = move |message: Message| {
             *seen.lock().expect("not poisoned").entry(number(&message)).or_default() += 1;
@@ -102,7 +106,7 @@ async fn a_service_that_is_restarted_loses_nothing() {
     producer.create_queue(&queue(), &uncapped()).await.unwrap();
     let (seen, acknowledged) = (Seen::default(), Arc::new(AtomicUsize::new(0)));
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let consumers = [consume(&consumer, &seen, &stopped), consume(&producer, &seen, &stopped)];
+    let consumers = [&consumer, &producer].map(|store| consume(store, &seen, Duration::from_secs(10), &stopped));
     let producers: Vec<_> = (0..4)
         .map(|part| {
             let (store, acknowledged) = (producer.clone(), Arc::clone(&acknowledged));
@@ -319,30 +323,40 @@ async fn what_the_service_can_not_do_is_refused() {
     assert_eq!(store.peek(&queue(), 1).await.unwrap()[0].body, taken.message.body);
 }
 
-/// Another process can finish a message, renew it and change one that is nothing but a body; what it can't do it says.
+/// Another process can do with a message what the one can that received it, as long as it finds it; where it does not, it says so, and the lease goes on.
 #[tokio::test]
 async fn receipts_work_in_another_process() {
     let Some(address) = common::address_or_skip() else { return };
     let url = common::url(&address, &common::prefix());
     let (store, other) = (common::open(&url), common::open(&url));
-    store.create_queue(&queue(), &uncapped()).await.unwrap();
-    store.send(&queue(), NewMessage::new("plain")).await.unwrap();
-    let taken = store.receive(&queue(), &Receive::default()).await.unwrap().remove(0);
-    let receipt = other.update(&queue(), &taken.receipt, &MessageUpdate::visibility(Duration::ZERO).body("new")).await.unwrap();
-    let error = other.dead_letter(&queue(), &receipt, "no").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
-    let stale = other.dead_letter(&queue(), &taken.receipt, "no").await.unwrap_err();
-    assert_eq!(stale.kind(), ErrorKind::LeaseLost, "{stale:?}");
     let wait = Receive::default().wait(Duration::from_secs(10));
-    let again = store.receive(&queue(), &wait).await.unwrap().remove(0);
-    assert_eq!(again.message.body, "new");
-    other.delete(&queue(), &again.receipt).await.unwrap();
+    let zero = MessageUpdate::visibility(Duration::ZERO);
+    store.create_queue(&queue(), &QueueSpec::default().max_deliveries(2)).await.unwrap();
     store.send(&queue(), NewMessage::new("a").attribute("b", "c")).await.unwrap();
     let taken = store.receive(&queue(), &wait).await.unwrap().remove(0);
-    let error = other.update(&queue(), &taken.receipt, &MessageUpdate::default().body("new")).await.unwrap_err();
+    let change = MessageUpdate::visibility(Duration::ZERO).body("new");
+    let receipt = other.update(&queue(), &taken.receipt, &change).await.unwrap();
+    assert_eq!(store.delete(&queue(), &taken.receipt).await.unwrap_err().kind(), ErrorKind::LeaseLost);
+    let taken = store.receive(&queue(), &wait).await.unwrap().remove(0);
+    assert_eq!((&taken.message.body[..], &taken.message.attributes["b"][..]), (&b"new"[..], "c"));
+    assert_eq!(other.update(&queue(), &receipt, &zero).await.unwrap_err().kind(), ErrorKind::LeaseLost);
+    // The last delivery, given back.
+    other.update(&queue(), &taken.receipt, &zero).await.unwrap();
+    let dead = queue().dead_letter().unwrap();
+    assert_eq!(store.peek(&dead, 1).await.unwrap()[0].attributes["storage-dead-reason"], "max-deliveries");
+    assert_eq!(other.redrive(&queue(), 1).await.unwrap(), 1);
+    let taken = store.receive(&queue(), &wait).await.unwrap().remove(0);
+    other.dead_letter(&queue(), &taken.receipt, "no").await.unwrap();
+    assert_eq!(store.delete(&queue(), &taken.receipt).await.unwrap_err().kind(), ErrorKind::LeaseLost);
+
+    store.send(&queue(), NewMessage::new("behind many")).await.unwrap();
+    let taken = store.receive(&queue(), &wait).await.unwrap().remove(0);
+    store.send_all(&queue(), numbers(0..40)).await.unwrap();
+    let error = other.dead_letter(&queue(), &taken.receipt, "no").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
-    store.update(&queue(), &taken.receipt, &MessageUpdate::default().body("new")).await.unwrap();
-    let nothing = other.update(&queue(), &Receipt("work|a|b|1|0|p".into()), &MessageUpdate::visibility(Duration::ZERO)).await;
+    let others = store.receive(&queue(), &Receive::up_to(100)).await.unwrap();
+    assert!(others.iter().all(|delivery| delivery.message.body != "behind many"), "its lease goes on");
+    let nothing = other.update(&queue(), &Receipt("x|a|b|1|0|p".into()), &zero).await;
     assert_eq!(nothing.unwrap_err().kind(), ErrorKind::LeaseLost);
 }
 
@@ -356,7 +370,7 @@ async fn four_workers_share_messages() {
     store.create_queue(&queue(), &uncapped()).await.unwrap();
     let seen = Seen::default();
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let workers: Vec<_> = (0..4).map(|_| consume(&common::open(&url), &seen, &stopped)).collect();
+    let workers: Vec<_> = (0..4).map(|_| consume(&common::open(&url), &seen, PATIENCE, &stopped)).collect();
     assert_eq!(produce(&store, 0..COUNT, &AtomicUsize::new(0)).await, 0);
     assert_eq!(until_seen(&seen, COUNT).await, 0, "messages came more than once");
     stop.send_replace(true);

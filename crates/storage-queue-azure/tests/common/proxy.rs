@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Passes bytes on until its budget of those that go to the server, or come from it, is used up; then all connections break.
 pub(crate) struct Proxy {
@@ -21,7 +21,7 @@ struct Shared {
     /// How many may still come from it.
     down: AtomicI64,
     /// True: nobody gets through.
-    closed: AtomicBool,
+    closed: watch::Sender<bool>,
     cuts: AtomicUsize,
     cut: Notify,
 }
@@ -33,7 +33,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             up: AtomicI64::new(-1),
             down: AtomicI64::new(-1),
-            closed: AtomicBool::new(false),
+            closed: watch::Sender::new(false),
             cuts: AtomicUsize::new(0),
             cut: Notify::new(),
         });
@@ -41,9 +41,6 @@ impl Proxy {
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let shared = Arc::clone(&theirs);
-                if shared.closed.load(Ordering::SeqCst) {
-                    continue;
-                }
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
                     pass(client, server, &shared).await;
@@ -69,10 +66,7 @@ impl Proxy {
 
     /// Breaks all connections and takes no new ones, until it is opened again.
     pub(crate) fn close(&self, closed: bool) {
-        self.shared.closed.store(closed, Ordering::SeqCst);
-        if closed {
-            self.shared.cut.notify_waiters();
-        }
+        self.shared.closed.send_replace(closed);
     }
 
     /// How often it has cut.
@@ -111,11 +105,13 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
 }
 
 async fn pass(client: TcpStream, server: TcpStream, shared: &Shared) {
+    let mut closed = shared.closed.subscribe();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
         () = copy(from_client, to_server, &shared.up, shared) => {}
         () = copy(from_server, to_client, &shared.down, shared) => {}
         () = shared.cut.notified() => {}
+        _ = closed.wait_for(|closed| *closed) => {}
     }
 }

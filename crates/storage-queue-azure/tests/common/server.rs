@@ -103,7 +103,8 @@ impl Server {
         self.signal("-TERM");
         let started = Instant::now();
         while self.signal("-0") {
-            assert!(started.elapsed() < PATIENCE, "Azurite does not end");
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(started.elapsed() < PATIENCE, "Azurite does not end: {log}");
             std::thread::sleep(Duration::from_millis(50));
         }
         drop(guard);
