@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use crate::capability::require;
 use crate::message::MAX_MESSAGES;
 use crate::{
-    BackendInfo, Delivery, Error, ErrorKind, ForeignTasks, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName,
-    QueueSpec, QueueStats, Receipt, Receive, Result, ResultExt, Sent,
+    BackendInfo, Delivery, Error, ErrorKind, ForeignTasks, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities,
+    QueueName, QueueSpec, QueueStats, Receipt, Receive, Result, ResultExt, Sent,
 };
 
 /// Queues of messages, on any backend. Cheap to clone.
@@ -95,7 +95,7 @@ impl QueueStore {
     /// See [`create_queue`](Self::create_queue).
     pub async fn ensure_queue(&self, queue: &QueueName, spec: &QueueSpec) -> Result<()> {
         match self.create_queue(queue, spec).await {
-            Err(error) if error.kind() == crate::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             outcome => outcome.map(drop),
         }
     }
@@ -283,8 +283,11 @@ impl QueueStore {
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported); [`NotFound`](crate::ErrorKind::NotFound).
     pub async fn dead_letters(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
-        require(self.capabilities().dead_letter, self.info(), "dead letters")
-            .explain(self.info(), "queues.dead_letters", || subject(queue))?;
+        require(self.capabilities().dead_letter, self.info(), "dead letters").explain(
+            self.info(),
+            "queues.dead_letters",
+            || subject(queue),
+        )?;
         let dead = queue.dead_letter()?;
         if self.capabilities().peek {
             return self.peek(&dead, max).await;

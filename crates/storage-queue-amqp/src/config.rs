@@ -52,7 +52,10 @@ impl Driver for AmqpDriver {
                 name: "tls_ca",
                 help: "With amqps://: the path of a file with certificates (PEM) that may sign the broker's, beside Mozilla's",
             },
-            OptionSpec { name: "tls_cert", help: "The path of a file with the client's own certificate (PEM), for brokers that ask for one" },
+            OptionSpec {
+                name: "tls_cert",
+                help: "The path of a file with the client's own certificate (PEM), for brokers that ask for one",
+            },
             OptionSpec { name: "tls_key", help: "The path of a file with the key (PEM, PKCS#8) of `tls_cert`" },
             OptionSpec {
                 name: "queue_type",

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use serde_json::{Value, json};
+use storage_conformance::proxy::{Harm, Proxy};
 use storage_core::{ConsumerOptions, Driver as _, DriverConfig, ErrorKind, MessageUpdate, NewMessage, QueueStore, Receive};
 use storage_queue_amqp::celery::{Celery, CeleryDriver, Failure, Outcome, Task};
 
@@ -245,4 +246,43 @@ async fn a_python_task_sees_attributes() {
     let body = json!({"task": "shop.headers", "id": "with-headers", "reply_to": reply_to});
     queues.send(&name, NewMessage::json(&body).unwrap().attribute("tenant", "acme")).await.unwrap();
     assert_eq!(celery.result("with-headers", WAIT).await.unwrap(), Some(Outcome::Success(json!("acme"))));
+}
+
+/// Connections cut in the middle of sending, and of acknowledging and answering: every task is run, and every result told.
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_connections_lose_no_task_and_no_result() {
+    const COUNT: usize = 1_000;
+    let Some(address) = common::address_or_skip() else { return };
+    let (queue, direct) = (fresh_queue(), celery(&address));
+    let port = address.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
+    let (sending, working) = (Proxy::start(port).await, Proxy::start(port).await);
+    let through = |proxy: &Proxy| celery(&format!("amqp://guest:guest@127.0.0.1:{}/", proxy.port()));
+    let reply_to = Some(direct.address().await.unwrap().to_owned());
+    let task = |n: usize| Task { reply_to: reply_to.clone(), ..Task::new("echo").arg(n).id(format!("{queue}-{n}")) };
+    let tasks: Vec<Task> = (0..COUNT).map(task).collect();
+    let sender = through(&sending);
+    sender.send(&queue, &Task::new("echo")).await.unwrap();
+    sending.harm(Harm::CutRequest(100_000));
+    let mut failed = 0;
+    for part in tasks.chunks(100) {
+        // The same ids again: run twice, a task has one result.
+        while let Err(error) = sender.send_all(&queue, part).await {
+            assert!(error.is_retryable(), "{error}");
+            failed += 1;
+            assert!(failed < 20, "{error}");
+        }
+    }
+    assert!(sending.is_done() && failed > 0, "it was not cut");
+    working.harm(Harm::CutRequest(30_000));
+    let worker = through(&working).worker(&queue.parse().unwrap()).await.unwrap();
+    let worker = worker
+        .options(ConsumerOptions { concurrency: 16, retry_first: Duration::from_millis(50), ..ConsumerOptions::default() })
+        .task("echo", |task| async move { Ok(task.args.first().cloned().unwrap_or_default()) });
+    let running = tokio::spawn(worker.run(std::future::pending()));
+    for n in 0..COUNT {
+        let found = direct.result(&format!("{queue}-{n}"), WAIT).await.unwrap();
+        assert_eq!(found, Some(Outcome::Success(json!(n))));
+    }
+    assert!(working.is_done(), "it was not cut");
+    running.abort();
 }

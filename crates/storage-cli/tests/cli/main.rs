@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod across;
+#[cfg(feature = "amqp")]
+mod amqp;
 mod blobs;
 mod check;
 mod crash;
