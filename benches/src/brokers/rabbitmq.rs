@@ -67,7 +67,8 @@ impl Subject for Raw {
     async fn round(&self, case: &QueueCase) -> Result<QueueRound> {
         // One at a time is so slow that a part is enough.
         let messages = if self.pipelined { case.messages } else { case.messages / 10 };
-        let connection = Connection::connect(&self.address, ConnectionProperties::default()).await?;
+        // An address that ends with a slash would name a virtual host without a name.
+        let connection = Connection::connect(self.address.trim_end_matches('/'), ConnectionProperties::default()).await?;
         let name = fresh_name();
         let mut workers = Vec::with_capacity(case.workers);
         for _ in 0..case.workers {
