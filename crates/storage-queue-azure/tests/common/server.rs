@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Starts the program, and kills its process group when standard input ends: also when the test is gone, whatever took it away. `SIGTERM` lets it write down
-/// what it has.
+/// Starts the program, and kills its process group when standard input ends: also when the test is gone, whatever took it away.
 const GUARD: &str = r#""$@" </dev/null >>log 2>&1 & server=$!; echo $server >pid; read -r _; kill -KILL 0"#;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -97,14 +96,16 @@ impl Server {
         Command::new("kill").args([signal, pid.trim()]).stderr(Stdio::null()).status().unwrap().success()
     }
 
-    /// Ends it as an operator does: it breaks all connections, answers nobody any more, and writes down what it has.
+    /// Ends it as an operator does: it answers nobody any more, and writes down what it has. That takes as long as there are connections.
     pub(crate) fn stop(&mut self) {
         let Some((mut child, guard)) = self.running.take() else { return };
+        let closed = |log: &str| log.matches("successfully closed").count();
+        let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let before = closed(&log());
         self.signal("-TERM");
         let started = Instant::now();
-        while self.signal("-0") {
-            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            assert!(started.elapsed() < PATIENCE, "Azurite does not end: {log}");
+        while closed(&log()) == before {
+            assert!(started.elapsed() < PATIENCE, "Azurite does not end: {}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
         drop(guard);
