@@ -12,6 +12,7 @@ use storage_fs::FsDriver;
 use storage_memory::MemoryDriver;
 use storage_object::{AzureDriver, GcsDriver, HttpDriver, S3Driver};
 use storage_queue_amqp::AmqpDriver;
+use storage_queue_azure::AzureQueueDriver;
 use storage_sqlite::SqliteDriver;
 
 /// Each backend as it is opened without any option but an account; at the services' address nothing listens.
@@ -26,6 +27,7 @@ async fn backends(folder: &Path) -> Result<Vec<(&'static str, Backends)>> {
         ("fs", FsDriver.open(&at("file://", "app")).await?),
         ("amqp", AmqpDriver.open(&remote("amqp://127.0.0.1:1")).await?),
         ("amqp-classic", AmqpDriver.open(&remote("amqp://127.0.0.1:1?queue_type=classic")).await?),
+        ("azure-queue", AzureQueueDriver.open(&remote("azure-queue:?emulator=true&endpoint=http://127.0.0.1:1")).await?),
         ("on blobs", Backends { blobs: None, ..on_blobs }),
         ("s3", S3Driver.open(&remote("s3://bucket?access_key=k&secret_key=s&endpoint=http://127.0.0.1:1")).await?),
         ("az", AzureDriver.open(&remote("az://container?emulator=true&endpoint=http://127.0.0.1:1")).await?),
@@ -68,6 +70,7 @@ fn bytes(n: u64) -> String {
         n if n % (1 << 40) == 0 => format!("{} TiB", n >> 40),
         n if n % (1 << 30) == 0 => format!("{} GiB", n >> 30),
         n if n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
+        n if n % (1 << 10) == 0 => format!("{} KiB", n >> 10),
         n => format!("{n} B"),
     }
 }

@@ -12,6 +12,8 @@ mod folders;
 mod frame;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "azure-queue")]
+mod queue_azure;
 mod queues;
 mod records;
 #[cfg(feature = "redis")]
