@@ -37,12 +37,12 @@ impl Results {
         let Self::Values { values, .. } = self else { return Ok(vec![None; ids.len()]) };
         let keys: Vec<String> = ids.iter().map(|id| format!("{KEY}{id}")).collect();
         let found = values.get(&keys).await?.into_iter().zip(&keys);
-        let read = |(value, key): (Option<bytes::Bytes>, &String)| {
-            let state = value.map(|value| outcome::read(&value));
-            state.transpose().map(|read| read.map(|(_, state)| state)).unwrap_or_else(|error| {
+        let read = |(value, key): (Option<bytes::Bytes>, &String)| match outcome::read(&value?) {
+            Ok((_, state)) => Some(state),
+            Err(error) => {
                 tracing::warn!(key, %error, "what is there is no result of a task");
                 None
-            })
+            }
         };
         Ok(found.map(read).collect())
     }
