@@ -126,7 +126,8 @@ async fn without_a_majority_calls_fail_for_now() {
     let config = DriverConfig { timeout: Some(Duration::from_secs(1)), ..DriverConfig::from_url(&url) };
     let store = QueueStore::new(storage_nats::NatsStore::open(&config).await.unwrap().backends().queue.unwrap());
     store.send_all(&q(), ["a", "b"].map(NewMessage::new).into()).await.unwrap();
-    let taken = store.receive(&q(), &Receive::default().visibility(PATIENCE)).await.unwrap().remove(0);
+    let request = Receive::default().visibility(PATIENCE).wait(Duration::from_secs(10));
+    let taken = store.receive(&q(), &request).await.unwrap().remove(0);
     servers[0].kill();
     servers[1].kill();
     let started = Instant::now();
