@@ -242,6 +242,7 @@ mod tests {
             "SeaweedFS" => &["-ip=", "-ip.bind="],
             "moto" => &["-H"],
             "Azurite" => &["--blobHost"],
+            "Azurite (queues)" => &["--queueHost"],
             "Apache" => &["Listen"],
             "nats-server" => &["-a"],
             "RabbitMQ" => &["RABBITMQ_NODE_IP_ADDRESS=", "ERL_EPMD_ADDRESS=", "inet_dist_use_interface", "-address"],
