@@ -84,7 +84,7 @@ async fn a_queue_that_was_created_often_leaves_nothing() {
         let created = futures::future::join_all((0..8).map(|_| store.create_queue(&name, &spec))).await;
         assert_eq!(created.into_iter().filter(|created| *created.as_ref().unwrap()).count(), 1);
         store.ensure_queue(&name, &spec).await.unwrap();
-        assert_eq!(store.queues().await.unwrap(), [name.clone()]);
+        assert_eq!(store.queues().await.unwrap(), std::slice::from_ref(&name));
         assert!(store.delete_queue(&name).await.unwrap());
     }
     assert_eq!(cli(port(&address), &["KEYS", &format!("{}:*", prefix(&url))]), "");
