@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{BlobBackend, Clock, Error, QueueBackend, RecordBackend, Result, nearest};
+use crate::{BlobBackend, BlobStore, Clock, Error, QueueBackend, RecordBackend, Result, nearest};
 
 /// What a driver can open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct DriverConfig {
     pub auto_create: bool,
     /// Where expiry and leases take the time from, for backends that have no clock of their own.
     pub clock: Clock,
+    /// The program's blobs, for drivers that [want](Driver::wants_blobs) them.
+    pub blobs: Option<BlobStore>,
 }
 
 impl Debug for DriverConfig {
@@ -157,6 +159,12 @@ pub trait Driver: Debug + Send + Sync + 'static {
 
     /// True where calls to what `config` names go over a network: configuration then guards them with timeouts and retries unless it is told otherwise.
     fn is_remote(&self, config: &DriverConfig) -> bool {
+        let _ = config;
+        false
+    }
+
+    /// True where what `config` names is opened with the program's blobs in [`DriverConfig::blobs`], as a place for what is too large for itself.
+    fn wants_blobs(&self, config: &DriverConfig) -> bool {
         let _ = config;
         false
     }

@@ -29,7 +29,7 @@ fn looks_hashed(name: &str) -> bool {
 
 /// True for what may stand before all names: so much that something is left for them.
 pub(crate) fn is_prefix(prefix: &str) -> bool {
-    prefix.len() <= 24 && (prefix.is_empty() || is_valid(&format!("{}queue", prefix)))
+    prefix.len() <= 24 && (prefix.is_empty() || is_valid(&format!("{prefix}queue")))
 }
 
 /// The name of a queue on the service.

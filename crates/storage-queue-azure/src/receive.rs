@@ -17,6 +17,8 @@ use crate::receipt::{Claim, Kind};
 use crate::store::{Found, Lane, Store, in_seconds};
 use crate::text::Head;
 
+/// How often a call that does not wait any more looks again behind messages that are not to be delivered.
+const MOST_LOOKS: usize = 64;
 /// How many bytes one call receives at about most.
 const MAX_TAKEN: usize = 64 << 20;
 
@@ -32,14 +34,16 @@ pub(crate) async fn receive(store: &Arc<Store>, lane: &Lane, request: &Receive) 
     let deadline = Instant::now() + request.wait;
     let queue = lane.queue()?;
     let mut closing = store.closing();
+    let mut looks = 0;
     loop {
+        looks += 1;
         if store.open.is_closed() {
             return Ok(Vec::new());
         }
         let taken = take(store, lane, request.max, visibility).await?;
         let idle = store.note_idle(&queue, taken.deliveries.is_empty() && !taken.others);
         let left = deadline.saturating_duration_since(Instant::now());
-        if !taken.deliveries.is_empty() || (left.is_zero() && !taken.others) {
+        if !taken.deliveries.is_empty() || (left.is_zero() && (!taken.others || looks >= MOST_LOOKS)) {
             return Ok(taken.deliveries);
         }
         if taken.others {
