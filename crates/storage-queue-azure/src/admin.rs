@@ -10,7 +10,7 @@ use crate::client::MOST;
 use crate::error::{Refusal, code};
 use crate::moves;
 use crate::names;
-use crate::store::{Lane, Store};
+use crate::store::{Found, Lane, Store};
 
 /// The metadata that says what a queue is like.
 const KEY: &str = "storage_queue";
@@ -185,7 +185,7 @@ pub(crate) async fn stats(store: &Store, lane: &Lane) -> Result<QueueStats> {
         delayed: if total == 0 { Count::Exact(0) } else { Count::Unknown },
         leased: if all_seen { estimate(hidden, total) } else { Count::Unknown },
         dead: count(dead + doomed),
-        oldest: oldest.map(|found| found.sent_at()).min(),
+        oldest: oldest.map(Found::sent_at).min(),
     })
 }
 

@@ -15,7 +15,7 @@ fn alphabet() -> impl Iterator<Item = u8> {
 
 /// How many characters so many bytes take.
 pub(crate) const fn encoded_len(bytes: usize) -> usize {
-    bytes / 4 * 5 + if bytes % 4 == 0 { 0 } else { bytes % 4 + 1 }
+    bytes / 4 * 5 + if bytes.is_multiple_of(4) { 0 } else { bytes % 4 + 1 }
 }
 
 /// The text of some bytes.

@@ -67,7 +67,7 @@ fn queue_azure_spills_large_bodies_into_blobs() {
     let body = "x".repeat(100_000);
     sandbox.write("storage.toml", format!("task_queue = \"{url}\"\nblobs = \"file://./large\"\n"));
     sandbox.ok(&["queue", "create", "q"]);
-    assert!(sandbox.fails(2, &["queue", "send", "q", &body]).contains("spill"));
+    assert!(sandbox.fails(2, &["queue", "send", "q", &body]).contains("blob"));
     sandbox.write("storage.toml", format!("task_queue = \"{url}&spill=true\"\nblobs = \"file://./large\"\n"));
     sandbox.ok(&["queue", "send", "q", &body]);
     assert_eq!(sandbox.ok(&["blob", "ls", "-r", "queues"]).lines().count(), 1);
