@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{BlobBackend, Clock, Error, QueueBackend, RecordBackend, Result, nearest};
+use crate::{BlobBackend, BlobStore, Clock, Error, QueueBackend, RecordBackend, Result, nearest};
 
 /// What a driver can open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct DriverConfig {
     pub auto_create: bool,
     /// Where expiry and leases take the time from, for backends that have no clock of their own.
     pub clock: Clock,
+    /// The program's blobs, for drivers that [want](Driver::wants_blobs) them.
+    pub blobs: Option<BlobStore>,
 }
 
 impl Debug for DriverConfig {
@@ -163,6 +165,12 @@ pub trait Driver: Debug + Send + Sync + 'static {
 
     /// True where the queues that it opens hold another system's tasks ([`QueueBackend::foreign_tasks`]).
     fn has_foreign_tasks(&self) -> bool {
+        false
+    }
+
+    /// True where what `config` names is opened with the program's blobs in [`DriverConfig::blobs`], as a place for what is too large for itself.
+    fn wants_blobs(&self, config: &DriverConfig) -> bool {
+        let _ = config;
         false
     }
 

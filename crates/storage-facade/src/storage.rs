@@ -93,6 +93,11 @@ impl Storage {
 
     /// `name`: how messages call what is opened.
     async fn open_planned(&self, planned: &Planned, component: Component, name: &str) -> Result<Backends> {
+        let mut driver_config = planned.config.driver_config();
+        if planned.driver.wants_blobs(&driver_config) {
+            // Before the lock below, which this takes as well.
+            driver_config.blobs = Some(Box::pin(self.blobs()).await?);
+        }
         let mut opened = self.inner.opened.lock().await;
         let address = |c: &BackendConfig| (c.url.clone(), c.driver.clone());
         for there in opened.iter_mut() {
@@ -110,7 +115,6 @@ impl Storage {
             }
             return there.guarded(component, &planned.config, self.inner.observed);
         }
-        let mut driver_config = planned.config.driver_config();
         driver_config.clock = self.inner.clock.clone();
         let backends = planned.driver.open(&driver_config).await.map_err(|e| {
             e.with_operation("open")

@@ -56,6 +56,10 @@ const OPTIONS: &[OptionSpec] = &[
         help: "How bodies without anything beside them are written: `base64`, or `text` as they are. Default: base64.",
     },
     OptionSpec {
+        name: "spill",
+        help: "true: bodies that are too large for the service go into the component `blobs`, under `queues/`. Default: false, they are refused.",
+    },
+    OptionSpec {
         name: "concurrency",
         help: "How many requests are under way at once, 1 to 1024; calls with many messages use them all. Default: 64.",
     },
@@ -82,6 +86,7 @@ struct Options {
     tls_ca: Option<PathBuf>,
     prefix: String,
     encoding: Encoding,
+    spill: bool,
     concurrency: Option<usize>,
     poll_ms: Option<u64>,
 }
@@ -118,6 +123,7 @@ pub(crate) struct Settings {
     pub(crate) poll: Duration,
     pub(crate) prefix: String,
     pub(crate) encoding: Encoding,
+    pub(crate) spill: bool,
     pool_size: Option<u32>,
     tls_ca: Option<PathBuf>,
 }
@@ -135,15 +141,21 @@ impl Options {
             || self.identity.is_some()
     }
 
-    /// Takes over what a connection string says and the options don't.
-    fn with_connection_string(mut self) -> Result<Self> {
-        let text = match self.connection_string.take() {
-            Some(text) => Some(text),
+    /// Takes over what a connection string says and the options don't. One of the environment is left alone where another account is meant.
+    fn with_connection_string(mut self, account: Option<&str>) -> Result<Self> {
+        let own = self.connection_string.take();
+        let is_own = own.is_some();
+        let text = match own {
             None if self.names_a_credential() || self.emulator => None,
             None => variable("AZURE_STORAGE_CONNECTION_STRING").map(Secret::new),
+            own => own,
         };
         let Some(text) = text else { return Ok(self) };
         let found = ConnectionString::parse(text.expose(), Service::Queue)?;
+        let account = account.or(self.account.as_deref());
+        if !is_own && account.is_some_and(|account| found.account.as_deref() != Some(account)) {
+            return Ok(self);
+        }
         self.emulator |= found.emulator;
         self.account = self.account.or(found.account);
         self.endpoint = self.endpoint.or(found.endpoint);
@@ -202,7 +214,8 @@ impl Options {
 impl Settings {
     pub(crate) fn new(config: &DriverConfig) -> Result<Self> {
         let options: Options = config.typed_options()?;
-        let options = options.with_connection_string()?.with_environment();
+        let in_url = config.address().and_then(|address| address.trim_matches('/').split('.').next());
+        let options = options.with_connection_string(in_url.filter(|account| !account.is_empty()))?.with_environment();
         if !names::is_prefix(&options.prefix) {
             return Err(Error::config(
                 "option `prefix`: use lower-case letters, digits and single hyphens, 24 at most, a hyphen not first",
@@ -233,6 +246,7 @@ impl Settings {
             poll,
             prefix: options.prefix,
             encoding: options.encoding,
+            spill: options.spill,
             pool_size: config.pool_size,
             tls_ca: options.tls_ca,
         })
@@ -332,6 +346,10 @@ impl Driver for AzureQueueDriver {
         true
     }
 
+    fn wants_blobs(&self, config: &DriverConfig) -> bool {
+        config.options.get("spill").and_then(serde_json::Value::as_bool).unwrap_or_default()
+    }
+
     async fn open(&self, config: &DriverConfig) -> Result<Backends> {
         let queue = AzureQueue::open(config).map_err(|error| error.with_operation("azure-queue.open"))?;
         Ok(Backends { queue: Some(Arc::new(queue)), ..Backends::default() })
@@ -381,6 +399,7 @@ mod tests {
             "azure-queue://a?account_key=a2V5&concurrency=0",
             "azure-queue://a?account_key=a2V5&poll_ms=1",
             "azure-queue://a?account_key=a2V5&encoding=morse",
+            "azure-queue://a?account_key=a2V5&spill=maybe",
             "azure-queue://a?account_key=a2V5&endpoint=ftp://h",
             "azure-queue://a?account_key=a2V5&endpoint=http://u:p@h",
             "azure-queue://a?account_key=a2V5&tls_ca=/nowhere.pem",

@@ -34,7 +34,7 @@
 //!   The order is about that of sending, and not declared.
 //! - **Waiting** is asking again: soon after a message, every second (`poll_ms`) of a queue that stays empty.
 //! - **Counts** are estimates. The service does not tell delayed from leased ones; a look shows 32 messages at most.
-//! - **Large bodies** (48 KiB and more, attributes included) are refused, or go into blobs with [`AzureQueue::with_spill`].
+//! - **Large bodies** (48 KiB and more, attributes included) are refused, or go into blobs (option `spill`, [`AzureQueue::with_spill`]).
 //! - **Not here**: priorities, dedup ids, wake-ups.
 //!
 //! Times to live are reckoned by the clocks of the machines that send and receive: they should agree.

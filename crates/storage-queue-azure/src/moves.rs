@@ -13,7 +13,7 @@ use storage_core::{Error, ErrorKind, Result};
 
 use crate::admin;
 use crate::client::MOST;
-use crate::error::{Refusal, code};
+use crate::error::code;
 use crate::store::{Found, Lane, Store};
 use crate::text::Content;
 
@@ -59,17 +59,24 @@ fn is_expired(content: &Content) -> bool {
 /// # Errors
 /// [`LeaseLost`](ErrorKind::LeaseLost) where the lease is not the newest.
 pub(crate) async fn bury(store: &Store, lane: &Lane, found: &Found, reason: &str, deliveries: u32) -> Result<()> {
-    let text = epitaph(store, lane, found, reason, deliveries);
-    if text.is_none() {
-        tracing::warn!(queue = %lane.source, message = found.id, reason, "a dead letter has no room for its reason");
-    }
-    let sentenced = store.client.update(&lane.there, (&found.id, &found.pop), MOVING, text.as_deref()).await;
-    let pop = sentenced.map_err(Error::from)?;
+    let epitaph = epitaph(store, lane, found, reason, deliveries);
+    let pop = store.client.update(&lane.there, (&found.id, &found.pop), MOVING, epitaph.as_deref()).await?;
+    let text = match epitaph {
+        Some(text) => text,
+        None => {
+            tracing::warn!(queue = %lane.source, message = found.id, reason, "a dead letter has no room for its reason");
+            verbatim(store, found)?
+        }
+    };
     store.hand.remove(&found.id);
-    let text = text.or_else(|| found.content.encode(store.encoding)).unwrap_or_default();
     let companion = store.companion(lane)?;
     admin::with_companion(store, &companion, || store.client.send(&companion.there, &text, 0)).await?;
     finish(store, lane, &found.id, &pop).await
+}
+
+fn verbatim(store: &Store, found: &Found) -> Result<String> {
+    let text = found.content.verbatim(store.encoding);
+    text.ok_or_else(|| Error::corrupt(format!("message {} can't be written as it was read", found.id)))
 }
 
 /// Removes what was moved.
@@ -160,11 +167,9 @@ async fn send_home(store: &Store, lane: &Lane, companion: &Lane, found: Found) -
     content.head.id = Some(found.first_id().to_owned());
     content.head.was = None;
     content.head.sent = Some(found.sent_at());
-    let sent: Result<_, Refusal> = match content.squeeze(store.encoding) {
-        Some(text) => store.client.send(&lane.there, &text, 0).await,
-        // One that had no room for a reason has none for its id either.
-        None => store.client.send(&lane.there, &found.content.encode(store.encoding).unwrap_or_default(), 0).await,
-    };
+    // One that had no room for a reason has none for its id either.
+    let text = content.squeeze(store.encoding).map_or_else(|| verbatim(store, &found), Ok)?;
+    let sent = store.client.send(&lane.there, &text, 0).await;
     if let Err(refusal) = sent {
         // It need not wait for the end of its lease.
         drop(store.client.update(&companion.there, (&found.id, &found.pop), 0, None).await);

@@ -40,7 +40,12 @@ impl AzureQueue {
     pub fn open(config: &DriverConfig) -> Result<Self> {
         let settings = Settings::new(config)?;
         let max = max_body_bytes(settings.encoding);
-        Ok(Self { store: Arc::new(Store::new(&settings)?), capabilities: capabilities(max) })
+        let opened = Self { store: Arc::new(Store::new(&settings)?), capabilities: capabilities(max) };
+        match &config.blobs {
+            _ if !settings.spill => Ok(opened),
+            Some(blobs) => Ok(opened.with_spill(blobs.clone())),
+            None => Err(Error::config("option `spill`: there are no blobs to spill to: set the component `blobs`")),
+        }
     }
 
     /// The same queues, with bodies that are too large for the service in blobs `queues/NAME/UUID`. All who receive need the same `blobs`. A body goes with its

@@ -17,6 +17,8 @@ use crate::receipt::{Claim, Kind};
 use crate::store::{Found, Lane, Store, in_seconds};
 use crate::text::Head;
 
+/// How often a call that does not wait any more looks again behind messages that are not to be delivered.
+const MOST_LOOKS: usize = 64;
 /// How many bytes one call receives at about most.
 const MAX_TAKEN: usize = 64 << 20;
 
@@ -32,14 +34,16 @@ pub(crate) async fn receive(store: &Arc<Store>, lane: &Lane, request: &Receive) 
     let deadline = Instant::now() + request.wait;
     let queue = lane.queue()?;
     let mut closing = store.closing();
+    let mut looks = 0;
     loop {
+        looks += 1;
         if store.open.is_closed() {
             return Ok(Vec::new());
         }
         let taken = take(store, lane, request.max, visibility).await?;
         let idle = store.note_idle(&queue, taken.deliveries.is_empty() && !taken.others);
         let left = deadline.saturating_duration_since(Instant::now());
-        if !taken.deliveries.is_empty() || (left.is_zero() && !taken.others) {
+        if !taken.deliveries.is_empty() || (left.is_zero() && (!taken.others || looks >= MOST_LOOKS)) {
             return Ok(taken.deliveries);
         }
         if taken.others {
@@ -58,30 +62,23 @@ fn pause(longest: Duration, times: u32) -> Duration {
     (longest / 10).saturating_mul(1 << times.saturating_sub(1).min(10)).min(longest)
 }
 
+/// What several requests at once brought.
+struct Wave {
+    found: Vec<Found>,
+    /// None came back with less than was asked for: there may be more.
+    full: bool,
+    failure: Option<Error>,
+}
+
 async fn take(store: &Arc<Store>, lane: &Lane, max: u32, visibility: u32) -> Result<Taken> {
     let cap = if lane.dead { None } else { admin::spec(store, &lane.source).await?.max_deliveries };
     let until = add(Utc::now(), Duration::from_secs(visibility.into()));
-    let (mut wanted, mut requests) = (max, 1);
     let mut taken = Taken { deliveries: Vec::new(), others: false };
-    let (mut bytes, mut failure) = (0, None);
+    let (mut wanted, mut requests, mut bytes) = (max, 1, 0);
     // One request, then ever more at once, as long as they come back full.
-    while wanted > 0 && bytes < MAX_TAKEN && failure.is_none() {
-        let shares = (0..requests).map(|n| wanted.saturating_sub(n * MOST).min(MOST)).filter(|share| *share > 0);
-        let calls: Vec<_> = shares.map(|share| fetch(store, lane, share, visibility)).collect();
-        let (asked, mut got) = (calls.len(), 0);
-        let mut answers = futures::stream::iter(calls).buffered(asked.max(1));
-        let mut found = Vec::new();
-        let mut full = true;
-        while let Some(answer) = answers.next().await {
-            match answer {
-                Ok((raw, share)) => {
-                    full &= raw.len() == share as usize;
-                    got += u32::try_from(raw.len()).unwrap_or(MOST);
-                    found.extend(raw.into_iter().map(|raw| store.read(raw)));
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
+    let failure = loop {
+        let Wave { found, full, mut failure } = ask(store, lane, wanted, requests, visibility).await;
+        wanted = wanted.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
         for outcome in judge_all(store, lane, found, cap, until).await {
             match outcome {
                 Ok(Some(delivery)) => {
@@ -92,12 +89,11 @@ async fn take(store: &Arc<Store>, lane: &Lane, max: u32, visibility: u32) -> Res
                 Err(error) => failure = Some(error),
             }
         }
-        wanted = wanted.saturating_sub(got);
-        requests = (requests * 2).min(u32::try_from(store.concurrency).unwrap_or(u32::MAX));
-        if !full {
-            break;
+        if failure.is_some() || !full || wanted == 0 || bytes >= MAX_TAKEN {
+            break failure;
         }
-    }
+        requests = (requests * 2).min(store.concurrency);
+    };
     match failure {
         // What is leased already is not to be lost for what failed.
         Some(error) if !taken.deliveries.is_empty() => {
@@ -107,6 +103,24 @@ async fn take(store: &Arc<Store>, lane: &Lane, max: u32, visibility: u32) -> Res
         Some(error) => Err(error),
         None => Ok(taken),
     }
+}
+
+/// Asks for up to `wanted` messages with up to so many requests at once.
+async fn ask(store: &Store, lane: &Lane, wanted: u32, requests: usize, visibility: u32) -> Wave {
+    let mut wave = Wave { found: Vec::new(), full: true, failure: None };
+    let shares = (0..wanted).step_by(MOST as usize).take(requests).map(|before| (wanted - before).min(MOST));
+    let calls: Vec<_> = shares.map(|share| fetch(store, lane, share, visibility)).collect();
+    let mut answers = futures::stream::iter(calls).buffered(requests.max(1));
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok((raw, share)) => {
+                wave.full &= raw.len() == share as usize;
+                wave.found.extend(raw.into_iter().map(|raw| store.read(raw)));
+            }
+            Err(error) => wave.failure = Some(error),
+        }
+    }
+    wave
 }
 
 async fn fetch(store: &Store, lane: &Lane, share: u32, visibility: u32) -> Result<(Vec<Raw>, u32)> {

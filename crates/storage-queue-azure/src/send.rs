@@ -54,7 +54,7 @@ fn check_spill(store: &Store, content: Content) -> Result<Content> {
     if store.spill.is_none() {
         return Err(Error::invalid(format!(
             "body ({bytes} bytes) and attributes are too large for Azure Storage Queue, which takes {MAX_BYTES} bytes of both together: \
-             put large data into a blob and send its path, or open the queues with a blob store to spill to"
+             put large data into a blob and send its path, or let it spill into blobs (option `spill`, `AzureQueue::with_spill`)"
         )));
     }
     let spilled = Some(Spilled { blob: uuid::Uuid::nil(), bytes: bytes as u64 });

@@ -127,6 +127,14 @@ impl Content {
         })
     }
 
+    /// The same, of a message of another program that was a text and no base64: the largest of these fit as they are and in no other way.
+    pub(crate) fn verbatim(&self, encoding: Encoding) -> Option<String> {
+        self.encode(encoding).or_else(|| {
+            let text = std::str::from_utf8(&self.body).ok().filter(|text| text.len() <= MAX_TEXT)?;
+            (Self::decode(text, encoding) == *self).then(|| text.to_owned())
+        })
+    }
+
     fn as_plain(&self, encoding: Encoding) -> Option<String> {
         if !self.is_plain() {
             return None;
@@ -259,5 +267,9 @@ mod tests {
         assert_eq!(Content::decode(&text, Encoding::Base64), full);
         full.head.attributes.insert("a".into(), "r".repeat(3_000));
         assert_eq!(full.squeeze(Encoding::Base64), None);
+        let text = "{}".repeat(MAX_TEXT / 2);
+        let theirs = Content::decode(&text, Encoding::Base64);
+        assert_eq!((theirs.squeeze(Encoding::Base64), theirs.verbatim(Encoding::Base64)), (None, Some(text)));
+        assert_eq!(plain(&[b'a'; MAX_TEXT]).verbatim(Encoding::Base64), None, "it would be read as base64");
     }
 }

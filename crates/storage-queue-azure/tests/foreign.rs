@@ -162,14 +162,18 @@ async fn the_largest_texts_of_others_are_kept() {
     let prefix = common::prefix();
     let Some(peer) = Peer::or_skip(&address, &format!("{prefix}theirs")) else { return };
     peer.ask(&[json!({"do": "create"})]);
-    let store = common::open(&format!("{}&encoding=text", common::url(&address, &prefix)));
-    let queue: QueueName = "theirs".parse().unwrap();
     let large = "{}".repeat(32 << 10);
-    peer.send("none", &[large.as_bytes()]);
-    let taken = store.receive(&queue, &Receive::default()).await.unwrap().remove(0);
-    assert_eq!(taken.message.body, large);
-    store.dead_letter(&queue, &taken.receipt, "no").await.unwrap();
-    assert_eq!(store.peek(&queue.dead_letter().unwrap(), 1).await.unwrap()[0].body, large);
-    assert_eq!(store.redrive(&queue, 1).await.unwrap(), 1);
-    assert_eq!(store.peek(&queue, 1).await.unwrap()[0].body, large);
+    let queue: QueueName = "theirs".parse().unwrap();
+    for encoding in ["base64", "text"] {
+        let store = common::open(&format!("{}&encoding={encoding}", common::url(&address, &prefix)));
+        peer.send("none", &[large.as_bytes()]);
+        let taken = store.receive(&queue, &Receive::default()).await.unwrap().remove(0);
+        assert_eq!(taken.message.body, large);
+        store.dead_letter(&queue, &taken.receipt, "no").await.unwrap();
+        assert_eq!(store.peek(&queue.dead_letter().unwrap(), 1).await.unwrap()[0].body, large);
+        assert_eq!(store.redrive(&queue, 1).await.unwrap(), 1);
+        let taken = store.receive(&queue, &Receive::default()).await.unwrap().remove(0);
+        assert_eq!(taken.message.body, large);
+        store.delete(&queue, &taken.receipt).await.unwrap();
+    }
 }

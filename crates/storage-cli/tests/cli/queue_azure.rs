@@ -61,6 +61,22 @@ fn queue_azure_carries_the_tasks_of_a_worker() {
 }
 
 #[test]
+fn queue_azure_spills_large_bodies_into_blobs() {
+    let Some(url) = address("s") else { return };
+    let sandbox = Sandbox::new();
+    let body = "x".repeat(100_000);
+    sandbox.write("storage.toml", format!("task_queue = \"{url}\"\nblobs = \"file://./large\"\n"));
+    sandbox.ok(&["queue", "create", "q"]);
+    assert!(sandbox.fails(2, &["queue", "send", "q", &body]).contains("blob"));
+    sandbox.write("storage.toml", format!("task_queue = \"{url}&spill=true\"\nblobs = \"file://./large\"\n"));
+    sandbox.ok(&["queue", "send", "q", &body]);
+    assert_eq!(sandbox.ok(&["blob", "ls", "-r", "queues"]).lines().count(), 1);
+    assert_eq!(sandbox.ok(&["queue", "receive", "q", "--wait", "5s", "--delete"]).trim_end(), body);
+    assert_eq!(sandbox.ok(&["blob", "ls", "-r", "queues"]).lines().count(), 0);
+    sandbox.ok(&["queue", "drop", "q"]);
+}
+
+#[test]
 fn queue_azure_that_is_not_there_is_said_in_a_line() {
     let url = "azure-queue:?endpoint=http://127.0.0.1:1/acme&account_key=aHVudGVyMg==";
     let said = Sandbox::new().run(&["--url", url, "queue", "ls"]);
