@@ -46,7 +46,7 @@ fn amqp_queues_by_url() {
     assert!(on.ok(&["queue", "ls"]).contains("\nq "));
     let lines: Vec<String> = (0..2_500).map(|n| format!("line {n}")).collect();
     let said = sandbox.run_with(&on.args(&["queue", "send", "q", "-"]), lines.join("\n").as_bytes()).ok();
-    assert_eq!(said, "sent 2500 messages\n");
+    assert_eq!(said, "sent 2,500 messages\n");
     let sent = sandbox.run_with(&on.args(&["queue", "send", "q", "-", "--json", "--delay", "50ms"]), b"{\"n\": 1}").json();
     assert_eq!((sent.len(), &sent[0]["queue"]), (1, &json!("q")));
     let received = on.ok(&["queue", "receive", "q", "--max", "2499", "--delete"]);
@@ -100,8 +100,7 @@ fn amqp_that_refuses_is_said_in_a_line() {
 fn celery_tasks_are_run_by_a_program() {
     let Some(broker) = broker() else { return };
     let (sandbox, queue) = (Sandbox::new(), format!("cli-{}", std::process::id()));
-    let config = format!("[task_queue]\nurl = \"celery+{broker}\"\nreply_queue = \"{queue}-replies\"\n");
-    sandbox.write("storage.toml", config);
+    sandbox.write("storage.toml", format!("task_queue = \"celery+{broker}?reply_queue={queue}-replies\"\n"));
     sandbox.ok(&["queue", "create", &queue]);
     let lines = "{\"task\": \"shop.add\", \"args\": [2, 3], \"id\": \"sum\"}\n{\"task\": \"shop.fail\", \"id\": \"bad\"}\n";
     let sent = sandbox.run_with(&["queue", "send", &queue, "-", "--json"], lines.as_bytes()).json();
