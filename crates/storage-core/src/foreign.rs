@@ -72,12 +72,21 @@ pub trait ForeignTasks: Debug + Send + Sync + 'static {
     fn default_queue(&self) -> &'static str;
 
     /// The message that asks for a task, to be sent to one of the backend's queues.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what the other system's messages can't hold.
     fn message(&self, call: &TaskCall) -> Result<NewMessage>;
 
     /// The task that a received message asks for.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput): it asks for none.
     fn call(&self, message: &Message) -> Result<TaskCall>;
 
     /// Why the task of a received message can't be run from here at all, as the text of [`CallEnd::Failed`]. `None`: it can.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
     fn refusal(&self, message: &Message) -> Result<Option<String>>;
 
     /// Tells whoever sent a task how it ended, and sends on what is to follow it. Safe to repeat, with the same `end`.

@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn addresses_are_those_of_the_broker() {
         let parts = parts("celery+amqp://u:hunter2@h/shop?prefix=a.&result_expires=60").unwrap();
-        assert_eq!(parts.settings.info.to_string().contains("hunter2"), false);
+        assert!(!parts.settings.info.to_string().contains("hunter2"));
         assert_eq!(
             (&parts.settings.info.driver[..], &parts.settings.info.location[..]),
             ("celery", "celery+amqp://h:5672/shop#a.")

@@ -196,8 +196,7 @@ pub(super) fn decode(message: &Message) -> Result<(Task, Attributes), String> {
         embed,
         id: Some(id),
     };
-    let is_ours =
-        |name: &String| !HEADERS.contains(&name.as_str()) && !name.starts_with(RESERVED_ATTRIBUTE_PREFIX);
+    let is_ours = |name: &String| !HEADERS.contains(&name.as_str()) && !name.starts_with(RESERVED_ATTRIBUTE_PREFIX);
     let attributes = message.attributes.iter().filter(|(name, _)| is_ours(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
     Ok((task, attributes))
 }
@@ -229,12 +228,7 @@ pub(super) fn follow(
         root_id: after.root_id.clone().or_else(|| after.id.clone()),
         parent_id: after.id.clone(),
         reply_to: text("reply_to").or_else(|| after.reply_to.clone()),
-        embed: Embed {
-            callbacks: signatures("link"),
-            errbacks: signatures("link_error"),
-            chain,
-            chord: chord.cloned(),
-        },
+        embed: Embed { callbacks: signatures("link"), errbacks: signatures("link_error"), chain, chord: chord.cloned() },
         ..Task::default()
     };
     Ok((task, text("queue").or_else(|| text("routing_key"))))
