@@ -74,13 +74,13 @@ pub trait ForeignTasks: Debug + Send + Sync + 'static {
     /// The message that asks for a task, to be sent to one of the backend's queues.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what the other system can't call so.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what the other system's messages can't hold.
     fn message(&self, call: &TaskCall) -> Result<NewMessage>;
 
     /// The task that a received message asks for.
     ///
     /// # Errors
-    /// Where the message is none that [`QueueBackend::receive`](crate::QueueBackend::receive) answered.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput): it asks for none.
     fn call(&self, message: &Message) -> Result<TaskCall>;
 
     /// Why the task of a received message can't be run from here at all, as the text of [`CallEnd::Failed`]. `None`: it can.

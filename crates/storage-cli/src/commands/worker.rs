@@ -31,6 +31,7 @@ The program gets the task's input on stdin (a text as it is, anything else as JS
   75             not now: try again later, which does not count as a failure
   anything else  failed: tried again later, as often as the task allows; then it has failed, with
                  the end of stderr as the reason, and its message is a dead letter
+On a Celery app's queue (celery+amqp://) the input is {\"args\": [...], \"kwargs\": {...}}, the result is the app's, and the first failure of a task is final.
 Dead letters: storage queue dead tasks. Run again: storage task retry ID.
 Tasks are run at least once: a program should bear to be run twice on the same input.
 Ctrl-C and SIGTERM: nothing new is begun, programs may finish; a second one stops them, and their tasks are run again elsewhere.

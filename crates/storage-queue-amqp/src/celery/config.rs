@@ -31,6 +31,13 @@ const OWN: [OptionSpec; 3] = [
         help: "How many seconds a result is kept in Redis, and in the reply queue, 1 to 31536000 (default 86400)",
     },
 ];
+/// An option of [`AmqpDriver`], as it is meant here.
+fn as_celery(option: OptionSpec) -> OptionSpec {
+    const QUEUE_TYPE: &str = "What queues are created as that the app has not declared yet: `classic` (default, as Celery's), or `quorum` (for apps \
+                              with `task_default_queue_type = \"quorum\"`)";
+    if option.name == "queue_type" { OptionSpec { help: QUEUE_TYPE, ..option } } else { option }
+}
+
 /// The queue to which results are sent, where the configuration does not say.
 const REPLY_QUEUE: &str = "storage-results";
 const DAY: u64 = 86_400;
@@ -47,7 +54,7 @@ pub struct CeleryDriver {
 impl Default for CeleryDriver {
     fn default() -> Self {
         static OPTIONS: std::sync::LazyLock<Vec<OptionSpec>> =
-            std::sync::LazyLock::new(|| AmqpDriver.options().iter().copied().chain(OWN).collect());
+            std::sync::LazyLock::new(|| AmqpDriver.options().iter().copied().map(as_celery).chain(OWN).collect());
         Self { results: Vec::new(), options: &OPTIONS }
     }
 }

@@ -63,10 +63,14 @@ impl Exchange {
         }
         let make = async || {
             let name = self.queues.at_broker(&self.reply_queue);
-            let keep = i64::try_from(self.keep.as_millis()).unwrap_or(i64::MAX);
-            self.sender.make(&name, Some(keep)).await.map(|_| name)
+            self.make_reply_queue(&name).await.map(|()| name)
         };
         self.reply_to.get_or_try_init(make).await.map(|name| Some(name.as_str()))
+    }
+
+    async fn make_reply_queue(&self, name: &str) -> Result<()> {
+        let keep = i64::try_from(self.keep.as_millis()).unwrap_or(i64::MAX);
+        self.sender.make(name, Some(keep)).await.map(drop)
     }
 
     /// Tells whoever sent a task of that queue how it ended.
@@ -153,12 +157,19 @@ impl ForeignTasks for Exchange {
     }
 
     async fn arrivals(&self, max: u32, wait: Duration) -> Result<Vec<Arrival>> {
-        if self.reply_to().await?.is_none() {
+        let Some(reply_to) = self.reply_to().await? else {
             tokio::time::sleep(wait).await;
             return Ok(Vec::new());
-        }
+        };
         let request = Receive::up_to(max).visibility(TAKEN_FOR).wait(wait);
-        let deliveries = self.queues.receive(&self.reply_queue, &request).await?;
+        let deliveries = match self.queues.receive(&self.reply_queue, &request).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Somebody has removed it: what is on its way finds it again.
+                self.make_reply_queue(reply_to).await?;
+                return Ok(Vec::new());
+            }
+            deliveries => deliveries?,
+        };
         let (mut arrivals, mut useless) = (Vec::new(), Vec::new());
         for delivery in deliveries {
             match outcome::read(&delivery.message.body).map(|(id, state)| (id, state.news())) {

@@ -1,10 +1,13 @@
 //! Task messages of Celery's protocol 2.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Value, json};
-use storage_core::{Attributes, Error, Message, Result};
+use storage_core::message::{MAX_PRIORITY, RESERVED_ATTRIBUTE_PREFIX};
+use storage_core::{Attributes, Error, Message, Result, clock};
 use uuid::Uuid;
 
 use super::task::{Embed, Task, read_time};
@@ -193,8 +196,7 @@ pub(super) fn decode(message: &Message) -> Result<(Task, Attributes), String> {
         embed,
         id: Some(id),
     };
-    let is_ours =
-        |name: &String| !HEADERS.contains(&name.as_str()) && !name.starts_with(storage_core::message::RESERVED_ATTRIBUTE_PREFIX);
+    let is_ours = |name: &String| !HEADERS.contains(&name.as_str()) && !name.starts_with(RESERVED_ATTRIBUTE_PREFIX);
     let attributes = message.attributes.iter().filter(|(name, _)| is_ours(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
     Ok((task, attributes))
 }
@@ -214,35 +216,31 @@ pub(super) fn follow(
     let options = &signature["options"];
     let text = |name: &str| options[name].as_str().map(str::to_owned);
     let signatures = |name: &str| options[name].as_array().cloned();
-    let time = |name: &str| options[name].as_str().and_then(read_time);
+    let chord = [&signature["chord"], &options["chord"]].into_iter().find(|chord| !chord.is_null());
     let task = Task {
         task: name.to_owned(),
         args,
         kwargs: signature["kwargs"].as_object().cloned().unwrap_or_default(),
         id: text("task_id"),
-        eta: time("eta").or_else(|| {
-            Some(storage_core::clock::add(
-                Utc::now(),
-                std::time::Duration::try_from_secs_f64(options["countdown"].as_f64()?).ok()?,
-            ))
-        }),
-        expires: time("expires"),
-        priority: options["priority"]
-            .as_u64()
-            .and_then(|n| u8::try_from(n).ok())
-            .filter(|n| *n <= storage_core::message::MAX_PRIORITY),
+        eta: moment(&options["eta"]).or_else(|| moment(&options["countdown"])),
+        expires: moment(&options["expires"]),
+        priority: options["priority"].as_u64().and_then(|n| u8::try_from(n).ok()).filter(|n| *n <= MAX_PRIORITY),
         root_id: after.root_id.clone().or_else(|| after.id.clone()),
         parent_id: after.id.clone(),
         reply_to: text("reply_to").or_else(|| after.reply_to.clone()),
-        embed: Embed {
-            callbacks: signatures("link"),
-            errbacks: signatures("link_error"),
-            chain,
-            chord: signature.get("chord").or_else(|| options.get("chord")).filter(|c| !c.is_null()).cloned(),
-        },
+        embed: Embed { callbacks: signatures("link"), errbacks: signatures("link_error"), chain, chord: chord.cloned() },
         ..Task::default()
     };
     Ok((task, text("queue").or_else(|| text("routing_key"))))
+}
+
+/// A time of a signature: as such, or in so many seconds.
+fn moment(value: &Value) -> Option<DateTime<Utc>> {
+    match value {
+        Value::String(text) => read_time(text),
+        Value::Number(seconds) => Some(clock::add(Utc::now(), Duration::try_from_secs_f64(seconds.as_f64()?).ok()?)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -311,6 +309,9 @@ mod tests {
             (vec![json!(9), json!(2)], Some("1"), Some("there"))
         );
         assert_eq!(queue.as_deref(), Some("fast"));
+        let soon = json!({"task": "b", "options": {"countdown": 5, "expires": 60.5}});
+        let (task, _) = follow(&soon, json!(9), &after, None).unwrap();
+        assert_eq!((task.expires.unwrap() - task.eta.unwrap()).num_seconds(), 55);
         let alone = json!({"task": "b", "args": [2], "immutable": true});
         assert_eq!(follow(&alone, json!(9), &after, None).unwrap().0.args, [json!(2)]);
         assert!(follow(&json!({}), Value::Null, &after, None).is_err());

@@ -51,11 +51,7 @@ impl Failure {
     pub fn from_text(text: &str) -> Self {
         let text = text.trim_end();
         let last = text.lines().next_back().unwrap_or_default();
-        let (kind, message) = match last.split_once(": ") {
-            Some((kind, message)) if is_class(kind) => (kind, message),
-            None if is_class(last) => (last, ""),
-            _ => (PLAIN, last),
-        };
+        let (kind, message) = class_in(last).unwrap_or((PLAIN, last));
         Self { kind: kind.to_owned(), message: message.to_owned(), traceback: Some(text.to_owned()) }
     }
 
@@ -68,6 +64,21 @@ impl Failure {
             }
             (None, name) => ("builtins", name),
         }
+    }
+}
+
+/// The class that a line names, and what it says: `exit code 1: ValueError: no such thing`.
+fn class_in(line: &str) -> Option<(&str, &str)> {
+    let mut rest = line;
+    loop {
+        let (part, more) = rest.split_once(": ").unwrap_or((rest, ""));
+        if is_class(part) {
+            return Some((part, more));
+        }
+        if more.is_empty() {
+            return None;
+        }
+        rest = more;
     }
 }
 
@@ -235,6 +246,8 @@ mod tests {
         assert_eq!(short.to_text(), traceback);
         assert_eq!(Failure::new("KeyError", "").to_text(), "KeyError");
         assert_eq!(Failure::new("E", "m").traceback("in Rust, at src/main.rs:7").to_text(), "in Rust, at src/main.rs:7\nE: m");
+        let after_code = Failure::from_text("exit code 3: ValueError: no such task: 7");
+        assert_eq!((&after_code.kind[..], &after_code.message[..]), ("ValueError", "no such task: 7"));
         for plain in ["exit code 3", "exit code 1: sh: no such file", "CRITICAL: full", "", "note: it failed"] {
             let failure = Failure::from_text(plain);
             assert_eq!((&failure.kind[..], &failure.message[..]), (PLAIN, plain), "{plain}");

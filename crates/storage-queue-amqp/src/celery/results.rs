@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::Utc;
 use storage_core::backoff::Backoff;
 use storage_core::{ErrorKind, KeyedValues, Result};
@@ -36,15 +37,15 @@ impl Results {
     pub(super) async fn look_up(&self, ids: &[String]) -> Result<Vec<Option<State>>> {
         let Self::Values { values, .. } = self else { return Ok(vec![None; ids.len()]) };
         let keys: Vec<String> = ids.iter().map(|id| format!("{KEY}{id}")).collect();
-        let found = values.get(&keys).await?.into_iter().zip(&keys);
-        let read = |(value, key): (Option<bytes::Bytes>, &String)| match outcome::read(&value?) {
+        let found = values.get(&keys).await?;
+        let read = |(value, key): (Option<Bytes>, &String)| match outcome::read(&value?) {
             Ok((_, state)) => Some(state),
             Err(error) => {
                 tracing::warn!(key, %error, "what is there is no result of a task");
                 None
             }
         };
-        Ok(found.map(read).collect())
+        Ok(found.into_iter().zip(&keys).map(read).collect())
     }
 
     /// Forgets the results of tasks that had these ids before: they would pass for those of the new ones.
