@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::Sandbox;
+use crate::support::{Sandbox, carries_the_tasks_of_a_worker};
 
 /// The broker's address; skips the test where there is none.
 fn broker() -> Option<String> {
@@ -76,17 +76,7 @@ fn amqp_queues_by_url() {
 #[test]
 fn amqp_carries_the_tasks_of_a_worker() {
     let Some(broker) = broker() else { return };
-    let sandbox = Sandbox::new();
-    sandbox.write("storage.toml", format!("task_queue = \"{broker}?prefix=work-{}.\"\n", std::process::id()));
-    for n in 0..5 {
-        sandbox.ok(&["task", "submit", "k", "--id", &n.to_string(), "--text", &format!("text {n}")]);
-    }
-    let program = sandbox.script("echo.sh", "printf '%s: ' \"$TASK_ID\"; cat");
-    let ran = sandbox.run(&["worker", "--drain", "--json", "--", &program]);
-    assert_eq!(ran.json().last().unwrap()["done"], 5);
-    for n in 0..5 {
-        assert_eq!(sandbox.ok(&["result", "get", &n.to_string()]), format!("{n}: text {n}\n"));
-    }
+    let sandbox = carries_the_tasks_of_a_worker(&format!("{broker}?prefix=work-{}.", std::process::id()));
     sandbox.ok(&["queue", "drop", "tasks"]);
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::Sandbox;
+use crate::support::{Sandbox, carries_the_tasks_of_a_worker};
 
 /// The address of the emulator with a prefix that nobody else uses; skips the test where there is none.
 fn address(test: &str) -> Option<String> {
@@ -47,17 +47,7 @@ fn queue_azure_by_url() {
 #[test]
 fn queue_azure_carries_the_tasks_of_a_worker() {
     let Some(url) = address("w") else { return };
-    let sandbox = Sandbox::new();
-    sandbox.write("storage.toml", format!("task_queue = \"{url}\"\n"));
-    for n in 0..5 {
-        sandbox.ok(&["task", "submit", "k", "--id", &n.to_string(), "--text", &format!("text {n}")]);
-    }
-    let program = sandbox.script("echo.sh", "printf '%s: ' \"$TASK_ID\"; cat");
-    let ran = sandbox.run(&["worker", "--drain", "--json", "--", &program]);
-    assert_eq!(ran.json().last().unwrap()["done"], 5);
-    for n in 0..5 {
-        assert_eq!(sandbox.ok(&["result", "get", &n.to_string()]), format!("{n}: text {n}\n"));
-    }
+    carries_the_tasks_of_a_worker(&url);
 }
 
 #[test]

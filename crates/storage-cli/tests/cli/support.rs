@@ -8,6 +8,22 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Tasks that are sent over the queues at `url` are run by a worker's program, and their results are found; rows go into SQLite, beside them.
+pub(crate) fn carries_the_tasks_of_a_worker(url: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write("storage.toml", format!("task_queue = \"{url}\"\n"));
+    for n in 0..5 {
+        sandbox.ok(&["task", "submit", "k", "--id", &n.to_string(), "--text", &format!("text {n}")]);
+    }
+    let program = sandbox.script("echo.sh", "printf '%s: ' \"$TASK_ID\"; cat");
+    let ran = sandbox.run(&["worker", "--drain", "--json", "--", &program]);
+    assert_eq!(ran.json().last().unwrap()["done"], 5);
+    for n in 0..5 {
+        assert_eq!(sandbox.ok(&["result", "get", &n.to_string()]), format!("{n}: text {n}\n"));
+    }
+    sandbox
+}
+
 /// A fresh folder to run commands in.
 pub(crate) struct Sandbox(TempDir);
 
