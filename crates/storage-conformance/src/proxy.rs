@@ -16,6 +16,8 @@ const PIECE: usize = 4096;
 pub enum Harm {
     /// So many bytes of what clients send still reach the server.
     CutRequest(usize),
+    /// So many bytes of what the server answers still reach clients.
+    CutAnswer(usize),
     /// The server is given what a client sends; its answer gets lost.
     LoseAnswer,
 }
@@ -33,9 +35,18 @@ pub struct Proxy {
 struct Shared {
     upstream: u16,
     harm: Mutex<Option<Harm>>,
-    /// Connections of earlier generations are broken; `None`: nobody is let in any more.
-    generation: watch::Sender<Option<u64>>,
+    generation: watch::Sender<Generation>,
 }
+
+/// Connections of earlier generations are broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Generation {
+    number: u64,
+    /// False: nobody is let in.
+    is_open: bool,
+}
+
+const FIRST: Generation = Generation { number: 0, is_open: true };
 
 impl Shared {
     fn harm(&self) -> MutexGuard<'_, Option<Harm>> {
@@ -43,13 +54,20 @@ impl Shared {
     }
 
     fn break_all(&self) {
-        self.generation.send_modify(|generation| *generation = generation.map(|n| n + 1));
+        self.generation.send_modify(|generation| generation.number += 1);
     }
 
-    /// How many of these bytes of a client may pass; fewer where the connections are to break.
-    fn allow(&self, bytes: usize) -> usize {
+    fn begin(&self, is_open: bool) {
+        self.generation.send_modify(|generation| *generation = Generation { number: generation.number + 1, is_open });
+    }
+
+    /// How many of these bytes may pass, of a client or of the server; fewer where the connections are to break.
+    fn allow(&self, bytes: usize, is_answer: bool) -> usize {
         let mut harm = self.harm();
-        let Some(Harm::CutRequest(left)) = &mut *harm else { return bytes };
+        let left = match (&mut *harm, is_answer) {
+            (Some(Harm::CutRequest(left)), false) | (Some(Harm::CutAnswer(left)), true) => left,
+            _ => return bytes,
+        };
         if *left >= bytes {
             *left -= bytes;
             return bytes;
@@ -73,7 +91,7 @@ impl Proxy {
     pub async fn start(upstream: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
-        let shared = Arc::new(Shared { upstream, harm: Mutex::default(), generation: watch::Sender::new(Some(0)) });
+        let shared = Arc::new(Shared { upstream, harm: Mutex::default(), generation: watch::Sender::new(FIRST) });
         let theirs = Arc::clone(&shared);
         let listener = tokio::spawn(async move {
             // Dropped with this task, and all connections with it.
@@ -81,7 +99,7 @@ impl Proxy {
             while let Ok((client, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
                 let generation = *theirs.generation.borrow();
-                if let Some(generation) = generation {
+                if generation.is_open {
                     connections.spawn(pass(client, generation, Arc::clone(&theirs)));
                 }
             }
@@ -112,9 +130,14 @@ impl Proxy {
         self.shared.harm().is_none()
     }
 
-    /// Breaks all connections, and lets nobody in any more.
+    /// Breaks all connections, and lets nobody in until it [comes back](Self::come_back).
     pub fn vanish(&self) {
-        self.shared.generation.send_replace(None);
+        self.shared.begin(false);
+    }
+
+    /// Lets clients in again.
+    pub fn come_back(&self) {
+        self.shared.begin(true);
     }
 }
 
@@ -125,7 +148,7 @@ impl Drop for Proxy {
 }
 
 /// Until either side ends, or the connection is broken: both sockets are dropped then.
-async fn pass(mut client: TcpStream, generation: u64, shared: Arc<Shared>) {
+async fn pass(mut client: TcpStream, generation: Generation, shared: Arc<Shared>) {
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", shared.upstream)).await else { return };
     let mut changes = shared.generation.subscribe();
     let (mut from_client, mut to_client) = client.split();
@@ -133,7 +156,7 @@ async fn pass(mut client: TcpStream, generation: u64, shared: Arc<Shared>) {
     let up = async {
         let mut buffer = vec![0; PIECE];
         while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
-            let allowed = shared.allow(read);
+            let allowed = shared.allow(read, false);
             if to_server.write_all(&buffer[..allowed]).await.is_err() {
                 return;
             }
@@ -148,14 +171,18 @@ async fn pass(mut client: TcpStream, generation: u64, shared: Arc<Shared>) {
             if shared.loses_answer() {
                 return shared.break_all();
             }
-            if to_client.write_all(&buffer[..read]).await.is_err() {
+            let allowed = shared.allow(read, true);
+            if to_client.write_all(&buffer[..allowed]).await.is_err() {
                 return;
+            }
+            if allowed < read {
+                return shared.break_all();
             }
         }
     };
     tokio::select! {
         () = up => {}
         () = down => {}
-        _ = changes.wait_for(|now| *now != Some(generation)) => {}
+        _ = changes.wait_for(|now| *now != generation) => {}
     }
 }

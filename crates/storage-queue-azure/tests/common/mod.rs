@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-pub(crate) mod proxy;
 pub(crate) mod server;
 
 use std::sync::Arc;
