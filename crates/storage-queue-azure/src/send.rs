@@ -1,8 +1,10 @@
 //! Sending.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use chrono::Utc;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use storage_core::clock::add;
 use storage_core::{Error, ErrorKind, MessageId, NewMessage, Result, Sent};
 
@@ -18,21 +20,26 @@ struct Ready {
 /// Sends messages, as many at once as requests may be under way.
 ///
 /// # Errors
-/// Naming the message that can't be accepted; then none was sent.
+/// Naming the message that can't be accepted; then none was sent. Those of the service name none: some may have been.
 pub(crate) async fn send(store: &Store, lane: &Lane, messages: Vec<NewMessage>) -> Result<Vec<Sent>> {
     let mut ready = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
         ready.push(prepare(store, message).map_err(|error| error.with_failed_write(index))?);
     }
-    let sent = ready.into_iter().map(|message| async move {
-        let id = send_one(store, lane, message).await?;
-        Ok::<_, Error>(Sent { id: MessageId(id), duplicate: false })
+    // A failure starts no more of them, and is told when those under way have ended: what is dropped on its way could still arrive.
+    let failed = AtomicBool::new(false);
+    let sent = ready.into_iter().map(|message| async {
+        if failed.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let id = send_one(store, lane, message).await.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+        Ok(Some(Sent { id: MessageId(id), duplicate: false }))
     });
-    let sent = futures::stream::iter(sent).buffered(store.concurrency).try_collect().await;
+    let sent: Vec<Result<Option<Sent>>> = futures::stream::iter(sent).buffered(store.concurrency).collect().await;
     if let Ok(queue) = lane.queue() {
         store.note_idle(&queue, false);
     }
-    sent
+    sent.into_iter().filter_map(Result::transpose).collect()
 }
 
 fn prepare(store: &Store, message: NewMessage) -> Result<Ready> {
