@@ -136,6 +136,14 @@ const TEST_TOOLS: &[Tool] = &[
         install: Install::Apt(&["redis-server", "redis-tools"]),
     },
     Tool {
+        name: "PostgreSQL",
+        purpose: "servers on ports of their own, and the client that looks at what we wrote",
+        wanted_by: "storage-postgres",
+        detect: &["sh", "-c", "ls /usr/lib/postgresql/*/bin/initdb && psql --version"],
+        // Its service, where the system starts one, is in nobody's way.
+        install: Install::Apt(&["postgresql"]),
+    },
+    Tool {
         name: "openssl",
         purpose: "certificates for servers that speak TLS",
         wanted_by: "storage-nats",

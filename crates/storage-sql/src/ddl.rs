@@ -9,7 +9,7 @@ use serde_json::Value;
 use storage_core::{Column, ColumnName, ColumnType, Error, Index, Result, SchemaChange, value};
 
 use crate::table::{ident, key_names};
-use crate::{Dialect, EXPIRES_AT, EXTRA, Table, UPDATED_AT, VERSION};
+use crate::{Dialect, EXPIRES_AT, EXTRA, Table, UPDATED_AT, VERSION, json_text};
 
 impl Table {
     /// The statements that create the table and its indexes.
@@ -186,7 +186,7 @@ fn literal(dialect: Dialect, kind: ColumnType, default: &Value) -> Result<String
     };
     Ok(match (kind, default) {
         (_, Value::Null) => "NULL".to_owned(),
-        (ColumnType::Json, value) => text(&value.to_string()),
+        (ColumnType::Json, value) => text(&json_text(dialect, value)?),
         (ColumnType::Bytes, Value::String(base64)) => {
             let hex = value::decode_bytes(base64)?.iter().fold(String::new(), |mut hex, byte| {
                 let _ = write!(hex, "{byte:02x}");

@@ -36,8 +36,7 @@ impl Dialect {
             (Self::Postgres, ColumnType::Real) => "double precision",
             (Self::Postgres, ColumnType::Boolean) => "boolean",
             (Self::Postgres, ColumnType::Timestamp) => "timestamptz",
-            // Not jsonb, which writes 1e16 as an integer.
-            (Self::Postgres, ColumnType::Json) => "json",
+            (Self::Postgres, ColumnType::Json) => "jsonb",
             (Self::Postgres, ColumnType::Bytes) => "bytea",
             (Self::Postgres | Self::MySql, ColumnType::Integer) => "bigint",
             // Binary types compare bytewise; the collations named _bin ignore trailing spaces.

@@ -41,5 +41,5 @@ pub use dialect::Dialect;
 pub use select::{Scan, Statement};
 pub use table::{EXPIRES_AT, EXTRA, Table, UPDATED_AT, VERSION};
 pub use time::{parse_timestamp, timestamp};
-pub use value::{SqlValue, decode, encode, encode_key_part};
+pub use value::{SqlValue, decode, encode, encode_key_part, json_text};
 pub use write::WriteSql;

@@ -1,8 +1,10 @@
 //! Values as a driver binds and returns them.
 
 use std::borrow::Cow;
+use std::io;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::Value;
 use storage_core::{ColumnType, Error, KeyPart, Result, value};
 
@@ -62,7 +64,7 @@ impl SqlValue<'_> {
 pub fn encode(dialect: Dialect, kind: ColumnType, value: &Value) -> Result<SqlValue<'_>> {
     Ok(match (kind, value) {
         (_, Value::Null) => SqlValue::Null,
-        (ColumnType::Json, value) => SqlValue::Json(Cow::Owned(value.to_string())),
+        (ColumnType::Json, value) => SqlValue::Json(Cow::Owned(json_text(dialect, value)?)),
         (ColumnType::Text, Value::String(text)) => SqlValue::Text(Cow::Borrowed(text)),
         (ColumnType::Timestamp, Value::String(text)) if dialect == Dialect::Sqlite => SqlValue::Text(Cow::Borrowed(text)),
         (ColumnType::Timestamp, Value::String(text)) => SqlValue::Timestamp(time::parse_timestamp(text)?),
@@ -72,6 +74,28 @@ pub fn encode(dialect: Dialect, kind: ColumnType, value: &Value) -> Result<SqlVa
         (ColumnType::Real, Value::Number(n)) => SqlValue::Real(n.as_f64().ok_or_else(|| not_canonical(kind))?),
         _ => return Err(not_canonical(kind)),
     })
+}
+
+/// JSON as text for a column of the dialect: read back, every number is of the kind and value that it was.
+///
+/// # Errors
+/// None but a bug's: what is a JSON value can be written.
+pub fn json_text<T: Serialize + ?Sized>(dialect: Dialect, value: &T) -> Result<String> {
+    if dialect != Dialect::Postgres {
+        return Ok(serde_json::to_string(value)?);
+    }
+    let mut text = Vec::new();
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, PlainReals))?;
+    String::from_utf8(text).map_err(|e| Error::internal("JSON is no text").with_source(e))
+}
+
+/// Writes reals without an exponent: jsonb takes `1e16` for an integer, and keeps `10000000000000000.0` as it is.
+struct PlainReals;
+
+impl serde_json::ser::Formatter for PlainReals {
+    fn write_f64<W: io::Write + ?Sized>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        if value.fract() == 0.0 { write!(writer, "{value}.0") } else { write!(writer, "{value}") }
+    }
 }
 
 fn not_canonical(kind: ColumnType) -> Error {
@@ -149,6 +173,14 @@ mod tests {
                 assert_eq!(decode(kind, encoded).unwrap(), value, "{dialect:?}");
             }
         }
+    }
+
+    #[test]
+    fn jsonb_keeps_the_kind_of_numbers() {
+        let text = json_text(Dialect::Postgres, &json!([1, 1.0, 1e16, 0.1, 5e-324, -2.5e-7, u64::MAX])).unwrap();
+        assert!(text.starts_with("[1,1.0,10000000000000000.0,0.1,0.000") && !text.contains('e'), "{text}");
+        assert!(text.ends_with("5,-0.00000025,18446744073709551615]"), "{text}");
+        assert_eq!(json_text(Dialect::Sqlite, &json!(0.5)).unwrap(), "0.5");
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn tables_are_created_with_system_columns_and_indexes() {
     );
     assert_eq!(
         table(Dialect::Postgres).create()[0],
-        r#"CREATE TABLE "jobs" ("id" text COLLATE "C" NOT NULL, "status" text COLLATE "C" NOT NULL, "n" bigint, "x" double precision, "mark" bytea, "_version" bigint NOT NULL, "_updated_at" timestamptz NOT NULL, "_expires_at" timestamptz, "_extra" json, PRIMARY KEY ("id"))"#
+        r#"CREATE TABLE "jobs" ("id" text COLLATE "C" NOT NULL, "status" text COLLATE "C" NOT NULL, "n" bigint, "x" double precision, "mark" bytea, "_version" bigint NOT NULL, "_updated_at" timestamptz NOT NULL, "_expires_at" timestamptz, "_extra" jsonb, PRIMARY KEY ("id"))"#
     );
     assert_eq!(
         table(Dialect::MySql).create(),

@@ -5,6 +5,7 @@
 
 mod nats;
 mod object;
+mod postgres;
 mod process;
 mod queues;
 mod redis;
@@ -69,6 +70,15 @@ const SPECS: &[Spec] = &[
         program: "nats-server",
         ports: 2,
         launch: nats::server,
+    },
+    Spec {
+        name: "PostgreSQL",
+        backend: "postgres",
+        variable: "XTASK_TEST_POSTGRES",
+        // Debian's `postgres` is in a folder of its version, which the script finds; `initdb` and the rest are there with it.
+        program: "/usr/share/postgresql-common/pg_wrapper",
+        ports: 1,
+        launch: postgres::server,
     },
     Spec {
         name: "RabbitMQ",
@@ -245,6 +255,7 @@ mod tests {
             "Azurite (queues)" => &["--queueHost"],
             "Apache" => &["Listen"],
             "nats-server" => &["-a"],
+            "PostgreSQL" => &["listen_addresses="],
             "RabbitMQ" => &["RABBITMQ_NODE_IP_ADDRESS=", "ERL_EPMD_ADDRESS=", "inet_dist_use_interface", "-address"],
             "Redis" | "Redis Cluster" => &["--bind"],
             _ => panic!("say here by what words {server} is told where to listen"),

@@ -1,0 +1,160 @@
+//! What a group of works does, computed from what is there: each in turn, none seeing those that fail.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use storage_core::{Applied, Error, History, Key, NewMessage, QueueName, Record, Result, TableName, Version, Write};
+
+use crate::catalog::{Catalog, Entry};
+use crate::commit::Work;
+use crate::plan::{Ground, Place};
+use crate::queues::Queue;
+
+/// One change of a row.
+#[derive(Debug)]
+pub(crate) struct Change<'w> {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) table: &'w TableName,
+    pub(crate) key: &'w Key,
+    /// What is there afterwards.
+    pub(crate) after: Option<Record>,
+    /// Which write of its batch it is.
+    pub(crate) write: usize,
+}
+
+/// A message on its way.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'w> {
+    pub(crate) queue: Queue,
+    pub(crate) message: &'w NewMessage,
+    pub(crate) id: i64,
+    /// Set where a message with the same dedup id was there before: its id.
+    pub(crate) duplicate_of: Option<i64>,
+}
+
+/// What one work comes to.
+#[derive(Debug)]
+pub(crate) struct Outcome<'w> {
+    pub(crate) changes: Vec<Change<'w>>,
+    pub(crate) messages: Vec<Outgoing<'w>>,
+    /// One for each write of a batch.
+    pub(crate) versions: Vec<Version>,
+    /// Why it has no effect.
+    pub(crate) failed: Option<Error>,
+}
+
+impl Outcome<'_> {
+    /// True where a write before the one that failed might have failed at the database first.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        self.failed.is_some() && self.changes.iter().any(|change| change.entry.has_unique())
+    }
+}
+
+/// Applies all works in turn.
+pub(crate) fn apply<'w>(catalog: &Catalog, works: &[&'w Work], ground: &mut Ground<'w>, now: DateTime<Utc>) -> Vec<Outcome<'w>> {
+    let mut outcomes = Vec::with_capacity(works.len());
+    for work in works {
+        let mut turn = Turn { catalog, ground, now, staged: HashMap::new(), outcome: Outcome::new() };
+        let done = match work {
+            Work::Send(queue, messages) => messages.iter().try_for_each(|message| turn.enqueue(queue, message)),
+            Work::Batch(writes) => writes
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, write)| turn.write(write, index).map_err(|error| error.with_failed_write(index))),
+        };
+        let Turn { staged, mut outcome, .. } = turn;
+        match done {
+            Ok(()) => {
+                for (place, record) in staged {
+                    ground.records.entry(place).or_default().record = record;
+                }
+            }
+            Err(error) => outcome.failed = Some(error),
+        }
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+impl Outcome<'_> {
+    fn new() -> Self {
+        Self { changes: Vec::new(), messages: Vec::new(), versions: Vec::new(), failed: None }
+    }
+}
+
+struct Turn<'a, 'w> {
+    catalog: &'a Catalog,
+    ground: &'a mut Ground<'w>,
+    now: DateTime<Utc>,
+    staged: HashMap<Place<'w>, Option<Record>>,
+    outcome: Outcome<'w>,
+}
+
+impl<'w> Turn<'_, 'w> {
+    fn write(&mut self, write: &'w Write, index: usize) -> Result<()> {
+        let version = match write {
+            Write::Enqueue { queue, message } => self.enqueue(queue, message).map(|()| Version::NONE)?,
+            write => match write.target() {
+                Some(place) => self.record(write, place, index).map_err(|e| e.with_subject(format_args!("table `{}`", place.0)))?,
+                None => Version::NONE,
+            },
+        };
+        self.outcome.versions.push(version);
+        Ok(())
+    }
+
+    fn record(&mut self, write: &'w Write, place: Place<'w>, index: usize) -> Result<Version> {
+        let (table, key) = place;
+        let entry = self.catalog.table(table)?;
+        entry.schema().check_key(key)?;
+        let current = match self.staged.get(&place) {
+            Some(staged) => staged.as_ref(),
+            None => self.ground.records.get(&place).and_then(|known| known.record.as_ref()),
+        };
+        let applied = write.apply(current, self.now)?;
+        let version = applied.version();
+        let after = match applied {
+            Applied::Unchanged(_) => return Ok(version),
+            Applied::Deleted(_) => None,
+            Applied::Put(mut record) => {
+                if matches!(write, Write::Put { .. }) {
+                    fill_in(entry, &mut record);
+                }
+                Some(record)
+            }
+        };
+        self.outcome.changes.push(Change { entry: Arc::clone(entry), table, key, after: after.clone(), write: index });
+        self.staged.insert(place, after);
+        Ok(version)
+    }
+
+    fn enqueue(&mut self, name: &QueueName, message: &'w NewMessage) -> Result<()> {
+        name.dead_letter()?;
+        let queue = self.ground.queues.get(name).copied();
+        let queue = queue.ok_or_else(|| Error::not_found(format!("there is no queue `{name}`: create it first")))?;
+        let id = self.ground.ids.pop().ok_or_else(|| Error::internal("there are fewer ids than messages"))?;
+        self.outcome.messages.push(Outgoing { queue, message, id, duplicate_of: None });
+        Ok(())
+    }
+}
+
+/// Whoever sent the record may not know the newest schema.
+fn fill_in(entry: &Entry, record: &mut Record) {
+    for column in &entry.schema().columns {
+        if let Some(default) = &column.default
+            && !record.fields.contains_key(column.name.as_str())
+        {
+            record.fields.insert(column.name.to_string(), default.clone());
+        }
+    }
+}
+
+/// The versions that are to be kept, in order.
+pub(crate) fn kept<'o>(outcomes: &'o [Outcome<'_>]) -> Vec<(&'o TableName, &'o Record)> {
+    let changes = outcomes.iter().filter(|outcome| outcome.failed.is_none()).flat_map(|outcome| &outcome.changes);
+    changes
+        .filter(|change| change.entry.schema().history != History::None)
+        .filter_map(|change| Some((change.table, change.after.as_ref()?)))
+        .collect()
+}

@@ -1,0 +1,155 @@
+//! Sending messages and looking at them.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use storage_core::{Attributes, Count, Error, Message, MessageId, QueueStats, Result, clock};
+use storage_sql::SqlValue;
+use tokio_postgres::Row;
+
+use crate::apply::{Outcome, Outgoing};
+use crate::bind::Param;
+use crate::connection::Connection;
+use crate::error::OrExplain as _;
+use crate::queues::{DELAYED, Queue, READY};
+use crate::row;
+
+/// The columns that [`read`] reads, in its order.
+pub(crate) const COLUMNS: &str = "id, priority, deliveries, enqueued_at, expires_at, content_type, attributes, body";
+
+pub(crate) const INSERT: &str =
+    "INSERT INTO _storage_messages (id, lane, priority, state, deliveries, lease, visible_at, enqueued_at, expires_at, content_type, \
+     attributes, body) SELECT id, lane, priority, state, 0, 0, visible_at, $5, expires_at, content_type, attributes, body FROM \
+     unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $6::timestamptz[], $7::timestamptz[], $8::text[], $9::jsonb[], \
+     $10::bytea[]) AS m (id, lane, priority, state, visible_at, expires_at, content_type, attributes, body)";
+
+/// What is sent and is no duplicate, as [`INSERT`] takes it. `None`: nothing is.
+pub(crate) fn columns<'o>(outcomes: &'o [Outcome<'_>], now: DateTime<Utc>) -> Result<Option<Vec<Param<'o>>>> {
+    let all: Vec<&Outgoing<'_>> = sent(outcomes).filter(|m| m.duplicate_of.is_none()).collect();
+    if all.is_empty() {
+        return Ok(None);
+    }
+    let after = |delay| clock::add(now, delay);
+    let text = |text: Option<&'o String>| text.map_or(SqlValue::Null, |text| SqlValue::Text(Cow::Borrowed(text)));
+    let attributes = all.iter().map(|m| write_attributes(&m.message.attributes)).collect::<Result<_>>()?;
+    Ok(Some(vec![
+        Param::integers(all.iter().map(|m| m.id)),
+        Param::integers(all.iter().map(|m| m.queue.lane())),
+        Param::integers(all.iter().map(|m| i64::from(m.message.priority))),
+        Param::integers(all.iter().map(|m| if m.message.delay.is_zero() { READY } else { DELAYED })),
+        Param::time(now),
+        Param::times(all.iter().map(|m| Some(after(m.message.delay)))),
+        Param::times(all.iter().map(|m| m.message.ttl.map(after))),
+        Param::Many(all.iter().map(|m| text(m.message.content_type.as_ref())).collect()),
+        Param::Many(attributes),
+        Param::Many(all.iter().map(|m| SqlValue::Bytes(Cow::Borrowed(m.message.body.as_ref()))).collect()),
+    ]))
+}
+
+/// The messages of works that take effect.
+pub(crate) fn sent<'o, 'w>(outcomes: &'o [Outcome<'w>]) -> impl Iterator<Item = &'o Outgoing<'w>> {
+    outcomes.iter().filter(|outcome| outcome.failed.is_none()).flat_map(|outcome| &outcome.messages)
+}
+
+/// Writes down the dedup ids, and notes which messages are duplicates.
+pub(crate) async fn remember(connection: &Connection, outcomes: &mut [Outcome<'_>], now: DateTime<Utc>) -> Result<()> {
+    let mut first: BTreeMap<(i64, &str), (i64, DateTime<Utc>)> = BTreeMap::new();
+    for outgoing in sent(outcomes).filter(|m| !m.queue.spec.dedup_window.is_zero()) {
+        if let Some(id) = &outgoing.message.dedup_id {
+            let until = clock::add(now, outgoing.queue.spec.dedup_window);
+            first.entry((outgoing.queue.id, id)).or_insert((outgoing.id, until));
+        }
+    }
+    if first.is_empty() {
+        return Ok(());
+    }
+    let keys = || {
+        let ids = first.keys().map(|(_, id)| SqlValue::Text(Cow::Owned((*id).to_owned()))).collect();
+        vec![Param::integers(first.keys().map(|(queue, _)| *queue)), Param::Many(ids)]
+    };
+    // In the order of the keys, so that two who do the same wait for each other and not in a circle.
+    let insert = "INSERT INTO _storage_dedup AS d (queue, dedup_id, message, until) \
+                  SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::timestamptz[]) ON CONFLICT (queue, dedup_id) DO UPDATE \
+                  SET message = excluded.message, until = excluded.until WHERE d.until <= $5";
+    let select = "SELECT queue, dedup_id, message FROM _storage_dedup WHERE (queue, dedup_id) IN \
+                  (SELECT * FROM unnest($1::bigint[], $2::text[]))";
+    let mut values = keys();
+    values.extend([Param::integers(first.values().map(|(id, _)| *id)), Param::times(first.values().map(|(_, until)| Some(*until)))]);
+    values.push(Param::time(now));
+    let steps = vec![
+        (connection.prepare(&insert.into()).await.or_explain()?, values),
+        (connection.prepare(&select.into()).await.or_explain()?, keys()),
+    ];
+    let answers = connection.pipeline("", steps, "").await.map_err(|(_, error)| error).or_explain()?;
+    let mut owners: HashMap<(i64, String), i64> = HashMap::new();
+    for found in answers.last().into_iter().flatten() {
+        owners.insert((found.try_get(0).or_explain()?, found.try_get(1).or_explain()?), found.try_get(2).or_explain()?);
+    }
+    drop(first);
+    for outgoing in outcomes.iter_mut().filter(|outcome| outcome.failed.is_none()).flat_map(|outcome| &mut outcome.messages) {
+        let owner = outgoing.message.dedup_id.as_ref().and_then(|id| owners.get(&(outgoing.queue.id, id.clone())));
+        outgoing.duplicate_of = owner.copied().filter(|owner| *owner != outgoing.id);
+    }
+    Ok(())
+}
+
+pub(crate) fn id_of(id: i64) -> MessageId {
+    MessageId(id.to_string())
+}
+
+/// Attributes as they are stored: a JSON object, NULL without any.
+pub(crate) fn write_attributes(attributes: &Attributes) -> Result<SqlValue<'static>> {
+    if attributes.is_empty() { Ok(SqlValue::Null) } else { Ok(SqlValue::Json(serde_json::to_string(attributes)?.into())) }
+}
+
+fn read_attributes(value: SqlValue<'_>) -> Result<Attributes> {
+    match value {
+        SqlValue::Null => Ok(Attributes::new()),
+        SqlValue::Json(text) => serde_json::from_str(&text)
+            .map_err(|e| Error::corrupt(format!("a message's attributes can't be read: {e}")).with_source(e)),
+        _ => Err(Error::corrupt("a message's attributes are no JSON")),
+    }
+}
+
+/// The message in the columns of [`COLUMNS`], which begin at `at`.
+pub(crate) fn read(found: &Row, at: usize) -> Result<Message> {
+    let strange = || Error::corrupt("a row of `_storage_messages` was not written by this toolkit");
+    let (priority, deliveries): (i16, i32) = (found.try_get(at + 1).or_explain()?, found.try_get(at + 2).or_explain()?);
+    Ok(Message {
+        id: id_of(found.try_get(at).or_explain()?),
+        priority: u8::try_from(priority).map_err(|_| strange())?,
+        deliveries: u32::try_from(deliveries).map_err(|_| strange())?,
+        enqueued_at: row::time(found, at + 3)?.ok_or_else(strange)?,
+        expires_at: row::time(found, at + 4)?,
+        content_type: found.try_get(at + 5).or_explain()?,
+        attributes: read_attributes(row::value(found, at + 6)?)?,
+        body: Bytes::copy_from_slice(found.try_get::<_, &[u8]>(at + 7).or_explain()?),
+    })
+}
+
+/// Up to so many ready messages of a lane, in the order in which they would be received.
+pub(crate) fn peek_sql() -> String {
+    format!("SELECT {COLUMNS} FROM _storage_messages WHERE lane = $1 AND state = 0 ORDER BY priority DESC, id LIMIT $2")
+}
+
+/// How full a queue is, as of now. Dead letters of the companion itself don't count as such.
+pub(crate) const STATS: &str = "SELECT count(*) FILTER (WHERE lane = $1 AND state = 0), count(*) FILTER (WHERE lane = $1 AND state = 2), \
+                                count(*) FILTER (WHERE lane = $1 AND state = 1), count(*) FILTER (WHERE lane <> $1), \
+                                min(enqueued_at) FILTER (WHERE lane = $1) FROM _storage_messages WHERE lane = ANY ($2::bigint[])";
+
+pub(crate) fn stats(found: &Row) -> Result<QueueStats> {
+    let count = |column| found.try_get::<_, i64>(column).or_explain().map(|n| Count::Exact(n.unsigned_abs()));
+    Ok(QueueStats { ready: count(0)?, delayed: count(1)?, leased: count(2)?, dead: count(3)?, oldest: row::time(found, 4)? })
+}
+
+pub(crate) fn stats_values(queue: &Queue) -> Vec<Param<'static>> {
+    let lanes = if queue.dead { vec![queue.lane()] } else { vec![queue.home(), queue.letters()] };
+    vec![queue.lane().into(), Param::integers(lanes)]
+}
+
+/// A duration in microseconds, as it is stored.
+pub(crate) fn micros(duration: std::time::Duration) -> i64 {
+    TimeDelta::from_std(duration).ok().and_then(|d| d.num_microseconds()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,162 @@
+//! [`RecordBackend`] on PostgreSQL.
+
+use async_trait::async_trait;
+use serde_json::Value;
+use storage_core::{
+    Atomicity, BackendInfo, Batch, Fields, Key, MAX_BATCH, Page, Query, Record, RecordBackend, RecordCapabilities, Result,
+    SchemaChange, TableName, TableSchema, Version, Write,
+};
+
+use crate::commit::{Work, commit};
+use crate::error::OrExplain as _;
+use crate::handle::Handle;
+use crate::{maintenance, read, tables, write};
+
+/// The tables in a [`PostgresStore`](crate::PostgresStore).
+#[derive(Debug)]
+pub struct PostgresRecords {
+    handle: Handle,
+    capabilities: RecordCapabilities,
+}
+
+impl PostgresRecords {
+    pub(crate) fn new(handle: Handle) -> Self {
+        let capabilities = RecordCapabilities {
+            atomic: Atomicity::Store,
+            enqueue: true,
+            expiry: true,
+            history: true,
+            unique: true,
+            alter: true,
+            backup: false,
+            max_batch: MAX_BATCH,
+            max_record_bytes: 64 << 20,
+            pushdown: true,
+            durable: handle.shared().found.durable,
+        };
+        Self { handle, capabilities }
+    }
+}
+
+/// How large a batch is in KiB, roughly.
+fn kib(batch: &Batch) -> u32 {
+    let bytes: usize = batch
+        .writes
+        .iter()
+        .map(|write| match write {
+            Write::Put { fields, .. } | Write::Merge { fields, .. } => 64 + size(fields),
+            Write::Enqueue { message, .. } => 128 + message.body.len(),
+            Write::Delete { .. } | Write::Check { .. } => 64,
+        })
+        .sum();
+    u32::try_from(bytes / 1_024).unwrap_or(u32::MAX)
+}
+
+fn size(fields: &Fields) -> usize {
+    fields.iter().map(|(name, value)| name.len() + value_size(value)).sum()
+}
+
+fn value_size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 16,
+        Value::String(text) => 16 + text.len(),
+        // Values are at most 100 deep.
+        Value::Array(items) => 16 + items.iter().map(value_size).sum::<usize>(),
+        Value::Object(fields) => 16 + size(fields),
+    }
+}
+
+#[async_trait]
+impl RecordBackend for PostgresRecords {
+    fn info(&self) -> &BackendInfo {
+        self.handle.info()
+    }
+
+    fn capabilities(&self) -> &RecordCapabilities {
+        &self.capabilities
+    }
+
+    async fn create_table(&self, schema: &TableSchema) -> Result<bool> {
+        let owned = schema.clone();
+        self.handle.open()?.transact(move |connection, _| Box::pin(async move { tables::create(connection, &owned).await })).await
+    }
+
+    async fn alter_table(&self, table: &TableName, change: &SchemaChange) -> Result<()> {
+        let (name, change) = (table.clone(), change.clone());
+        let alter = self.handle.open()?.transact(move |connection, shared| {
+            Box::pin(async move { tables::alter(connection, &name, &change, shared.time.now()).await })
+        });
+        alter.await
+    }
+
+    async fn drop_table(&self, table: &TableName) -> Result<bool> {
+        let name = table.clone();
+        self.handle.open()?.transact(move |connection, _| Box::pin(async move { tables::drop_table(connection, &name).await })).await
+    }
+
+    async fn tables(&self) -> Result<Vec<TableSchema>> {
+        let shared = self.handle.open()?;
+        let lent = shared.lend().await?;
+        let catalog = shared.in_time(shared.catalog.reload(&lent)).await?;
+        lent.done(catalog).map(|catalog| catalog.schemas())
+    }
+
+    async fn get(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
+        let shared = self.handle.open()?;
+        let lent = shared.lend().await?;
+        let answer = shared.in_time(read::get(shared, &lent, table, keys)).await?;
+        lent.done(answer)
+    }
+
+    async fn scan(&self, query: &Query) -> Result<Page> {
+        let shared = self.handle.open()?;
+        let lent = shared.lend().await?;
+        let answer = shared.in_time(read::scan(shared, &lent, query)).await?;
+        lent.done(answer)
+    }
+
+    async fn count(&self, query: &Query) -> Result<u64> {
+        let shared = self.handle.open()?;
+        let lent = shared.lend().await?;
+        let answer = shared.in_time(read::count(shared, &lent, query)).await?;
+        lent.done(answer)
+    }
+
+    async fn sweep(&self, query: &Query) -> Result<u64> {
+        let shared = self.handle.open()?;
+        let lent = shared.lend().await?;
+        let sweep = async {
+            let catalog = shared.catalog.reload(&lent).await?;
+            maintenance::sweep(shared, &lent, catalog.table(&query.table)?).await
+        };
+        let swept = shared.in_time(sweep).await?;
+        lent.done(swept)
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Vec<Version>> {
+        let shared = self.handle.open()?;
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let kib = kib(&batch);
+        write::versions(commit(shared, Work::Batch(batch.writes), kib).await?)
+    }
+
+    async fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Record>> {
+        let shared = self.handle.open()?;
+        let lent = shared.lend().await?;
+        let answer = shared.in_time(read::history(shared, &lent, table, key)).await?;
+        lent.done(answer)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let shared = self.handle.open()?;
+        let lent = shared.lend().await?;
+        let answer = shared.in_time(lent.batch("")).await?;
+        lent.done(answer).or_explain()
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.handle.close().await
+    }
+}
