@@ -18,7 +18,7 @@ const KNOWN: [(&[&str], Option<&str>); 15] = [
     (&["sqlite"], Some("sqlite")),
     (&["fs", "file"], Some("fs")),
     (&["memory"], Some("memory")),
-    (&["postgres", "postgresql"], None),
+    (&["postgres", "postgresql"], Some("postgres")),
     (&["mysql", "mariadb"], None),
     (&["s3", "s3a"], Some("s3")),
     (&["az", "azure", "abfs", "abfss"], Some("azure")),
@@ -60,6 +60,8 @@ impl Default for Registry {
         registry.register(Arc::new(storage_queue_azure::AzureQueueDriver));
         #[cfg(feature = "redis")]
         registry.register(Arc::new(storage_redis::RedisDriver));
+        #[cfg(feature = "postgres")]
+        registry.register(Arc::new(storage_postgres::PostgresDriver));
         registry
     }
 }

@@ -10,7 +10,7 @@ use crate::error::OrExplain as _;
 /// The version of the tables below.
 const LAYOUT: i64 = 1;
 /// Who makes tables or changes them holds this advisory lock until the end of the transaction.
-pub(crate) const CHANGE_LOCK: &str = "SELECT pg_advisory_xact_lock(8391160853, 1)";
+pub(crate) const CHANGE_LOCK: &str = "SELECT pg_advisory_xact_lock(83911608, hashtext(coalesce(current_schema(), '')))";
 
 const TABLES: &str = r#"
 CREATE TABLE _storage_meta (name text COLLATE "C" PRIMARY KEY, value bigint NOT NULL);

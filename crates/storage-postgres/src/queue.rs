@@ -294,7 +294,7 @@ impl QueueBackend for PostgresQueue {
 
     async fn update(&self, queue: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt> {
         let shared = self.handle.open()?;
-        let update = Update::new(receipt)?;
+        let update = Update::new(receipt);
         let (found, rows) = about_now(shared, queue, About::Update(&update, change)).await?;
         if change.visibility.is_some() {
             // Who waits learns of a new time; where it was given back, of the message itself.

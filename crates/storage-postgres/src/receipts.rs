@@ -92,13 +92,13 @@ impl Deletion {
 
 /// A change of a leased message.
 pub(crate) struct Update {
-    lease: Lease,
+    receipt: Receipt,
     renewed: i64,
 }
 
 impl Update {
-    pub(crate) fn new(receipt: &Receipt) -> Result<Self> {
-        Ok(Self { lease: parse(receipt)?, renewed: new_lease() })
+    pub(crate) fn new(receipt: &Receipt) -> Self {
+        Self { receipt: receipt.clone(), renewed: new_lease() }
     }
 
     pub(crate) async fn step<'a>(
@@ -108,6 +108,8 @@ impl Update {
         change: &'a MessageUpdate,
         now: DateTime<Utc>,
     ) -> Result<Step<'a>> {
+        // Here and not before: that there is no such queue comes first.
+        let lease = parse(&self.receipt)?;
         let alive = alive("$3", "$4");
         let update = format!(
             "UPDATE _storage_messages m SET lease = $6, state = CASE WHEN $7::timestamptz IS NULL THEN m.state ELSE 1 END, \
@@ -119,8 +121,8 @@ impl Update {
         let body = change.body.as_ref().map(|body| SqlValue::Bytes(body.as_ref().into()));
         let attributes = change.attributes.as_ref().map(write_attributes).transpose()?;
         let values = vec![
-            self.lease.id.into(),
-            self.lease.lease.into(),
+            lease.id.into(),
+            lease.lease.into(),
             Param::time(now),
             queue.cap().into(),
             queue.lane().into(),
@@ -134,7 +136,7 @@ impl Update {
     }
 
     pub(crate) fn read(&self, rows: &[Row]) -> Result<Receipt> {
-        if rows.is_empty() { Err(lost()) } else { Ok(receipt_for(self.lease.id, self.renewed)) }
+        if rows.is_empty() { Err(lost()) } else { Ok(receipt_for(parse(&self.receipt)?.id, self.renewed)) }
     }
 }
 
