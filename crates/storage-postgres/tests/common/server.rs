@@ -91,16 +91,32 @@ impl Server {
 
     /// Kills it with SIGKILL, and all that belongs to it: it has no time to write anything down.
     pub(crate) fn kill(&mut self) {
-        if let Some((mut child, guard)) = self.running.take() {
-            drop(guard);
-            child.wait().unwrap();
-            // The others notice that the first is gone, and the port is free once they are.
-            let started = Instant::now();
-            while TcpListener::bind(("127.0.0.1", self.port)).is_err() && started.elapsed() < super::PATIENCE {
-                std::thread::sleep(std::time::Duration::from_millis(20));
-            }
+        let Some((mut child, guard)) = self.running.take() else { return };
+        let lock = self.folder.path().join("data/postmaster.pid");
+        let first = std::fs::read_to_string(&lock).unwrap_or_default().lines().next().unwrap_or_default().to_owned();
+        // Each has a process group of its own.
+        let others = Command::new("ps").args(["-o", "pid=", "--ppid", &first]).output().unwrap().stdout;
+        let others: Vec<String> = String::from_utf8(others).unwrap().split_whitespace().map(str::to_owned).collect();
+        drop(guard);
+        child.wait().unwrap();
+        if !others.is_empty() {
+            // Some may have ended by themselves.
+            let _ = Command::new("kill").arg("-KILL").args(&others).stderr(Stdio::null()).status().unwrap();
         }
+        let started = Instant::now();
+        while others.iter().chain([&first]).any(|process| is_running(process)) {
+            assert!(started.elapsed() < super::PATIENCE, "PostgreSQL goes on");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        // Where nobody takes note of its end, its number stays taken, and the next takes it for running.
+        let _ = std::fs::remove_file(lock);
     }
+}
+
+/// True for a process that still does something.
+fn is_running(process: &str) -> bool {
+    let state = Command::new("ps").args(["-o", "stat=", "-p", process]).output().unwrap().stdout;
+    !state.is_empty() && !state.starts_with(b"Z")
 }
 
 impl Drop for Server {

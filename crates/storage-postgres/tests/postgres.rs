@@ -1,0 +1,251 @@
+//! What is PostgreSQL's own: logins, rights, tables as an administrator sees them, and what others have done to them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Opened, apart, number, raw, schema, shared_or_skip, table};
+use serde_json::json;
+use storage_core::{
+    Batch, ColumnType, DriverConfig, ErrorKind, Expect, Filter, History, KeyType, NewMessage, QueueName, QueueSpec, Query, TableSchema,
+    fields,
+};
+
+async fn refused(url: &str) -> storage_core::Error {
+    let config = DriverConfig { timeout: Some(Duration::from_secs(5)), ..DriverConfig::from_url(url) };
+    Opened::with(&config).await.err().expect("it can't be opened")
+}
+
+#[tokio::test]
+async fn what_can_not_be_opened_says_why() {
+    let Some(address) = shared_or_skip() else { return };
+    let raw = raw(&address).await;
+    let make = "DO $$ BEGIN CREATE ROLE locked LOGIN PASSWORD 'right'; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$";
+    raw.batch_execute(make).await.unwrap();
+    let host = address.split('@').nth(1).unwrap().split('/').next().unwrap();
+    for (url, kind) in [
+        (format!("postgres://locked:hunter2@{host}/postgres"), ErrorKind::Unauthorized),
+        (format!("postgres://locked@{host}/postgres"), ErrorKind::Unauthorized),
+        (format!("postgres://nobody-of-that-name:hunter2@{host}/postgres"), ErrorKind::Unauthorized),
+        (format!("postgres://postgres:hunter2@{host}/no-such-database"), ErrorKind::NotFound),
+        ("postgres://joe:hunter2@127.0.0.1:1/x".to_owned(), ErrorKind::Unavailable),
+    ] {
+        let error = refused(&url).await;
+        assert_eq!(error.kind(), kind, "{url}: {error:?}");
+        assert_eq!(error.is_retryable(), kind == ErrorKind::Unavailable, "{error:?}");
+        assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
+    }
+    let right = format!("postgres://locked:right@{host}/postgres?schema=public");
+    let config = DriverConfig { auto_create: false, ..DriverConfig::from_url(&right) };
+    let error = Opened::with(&config).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+}
+
+#[tokio::test]
+async fn tables_are_as_an_administrator_would_make_them() {
+    let Some(address) = shared_or_skip() else { return };
+    let url = apart(&address);
+    let opened = Opened::new(&url).await.unwrap();
+    let orders = TableSchema::builder("orders")
+        .partition("tenant", KeyType::Text)
+        .key_of("number", KeyType::Integer)
+        .column("mail", ColumnType::Text)
+        .required()
+        .unique()
+        .column("total", ColumnType::Real)
+        .column("paid", ColumnType::Boolean)
+        .column("at", ColumnType::Timestamp)
+        .column("lines", ColumnType::Json)
+        .column("scan", ColumnType::Bytes)
+        .column("count", ColumnType::Integer)
+        .index("by_time", ["at"])
+        .build()
+        .unwrap();
+    opened.records.create_table(&orders).await.unwrap();
+    let raw = raw(&url).await;
+    let columns = "SELECT column_name::text, data_type::text, is_nullable::text, coalesce(collation_name::text, '') FROM information_schema.columns \
+                   WHERE table_schema = current_schema() AND table_name = 'orders' ORDER BY ordinal_position";
+    let found: Vec<String> = raw
+        .query(columns, &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| format!("{} {} {} {}", row.get::<_, &str>(0), row.get::<_, &str>(1), row.get::<_, &str>(2), row.get::<_, &str>(3)).trim().to_owned())
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "tenant text NO C",
+            "number bigint NO",
+            "mail text NO C",
+            "total double precision YES",
+            "paid boolean YES",
+            "at timestamp with time zone YES",
+            "lines jsonb YES",
+            "scan bytea YES",
+            "count bigint YES",
+            "_version bigint NO",
+            "_updated_at timestamp with time zone NO",
+            "_expires_at timestamp with time zone YES",
+            "_extra jsonb YES",
+        ]
+    );
+    let indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema() AND tablename = 'orders' ORDER BY indexname";
+    let found: Vec<String> = raw.query(indexes, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let ends = |end: &str| found.iter().any(|index| index.ends_with(end));
+    assert!(ends("(tenant, number)") && ends("(mail)") && ends("(at, tenant, number)"), "{found:?}");
+    assert!(found.iter().any(|index| index.starts_with("CREATE UNIQUE INDEX") && index.ends_with("(mail)")), "{found:?}");
+    let comments = "SELECT count(*) FROM pg_description d JOIN pg_class c ON c.oid = d.objoid WHERE c.relnamespace = current_schema()::regnamespace \
+                    AND c.relname = 'orders'";
+    assert_eq!(raw.query_one(comments, &[]).await.unwrap().get::<_, i64>(0), 5);
+    let uncommented = "SELECT relname::text FROM pg_class c WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND \
+                       obj_description(c.oid) IS NULL";
+    assert!(raw.query(uncommented, &[]).await.unwrap().is_empty(), "every table says what it is");
+
+    // Values are the server's own, and can be asked for by its own means.
+    let row = json!({"mail": "a@x", "total": 1.5, "paid": true, "at": "2026-11-27T10:00:00Z", "lines": [{"sku": "x", "n": 2}], "scan": "AAE="});
+    opened.records.insert(&orders.name, ("acme", 7), fields(row)).await.unwrap();
+    let select = "SELECT tenant || number::text || mail, extract(epoch FROM at)::bigint, (lines -> 0 ->> 'n')::int, octet_length(scan) FROM orders \
+                  WHERE paid AND total > 1";
+    let found = raw.query_one(select, &[]).await.unwrap();
+    assert_eq!(found.get::<_, &str>(0), "acme7a@x");
+    assert_eq!((found.get::<_, i64>(1), found.get::<_, i32>(2), found.get::<_, i32>(3)), (1_795_773_600, 2, 2));
+}
+
+#[tokio::test]
+async fn what_others_did_to_a_table_is_said() {
+    let Some(address) = shared_or_skip() else { return };
+    let url = apart(&address);
+    let opened = Opened::new(&url).await.unwrap();
+    let raw = raw(&url).await;
+    // A table of somebody else.
+    raw.batch_execute("CREATE TABLE \"T\" (x int)").await.unwrap();
+    let error = opened.records.create_table(&schema()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error:?}");
+    assert_eq!(raw.query_one("SELECT count(*) FROM \"T\"", &[]).await.unwrap().get::<_, i64>(0), 0);
+    raw.batch_execute("DROP TABLE \"T\"").await.unwrap();
+    opened.records.create_table(&schema()).await.unwrap();
+    opened.records.insert(&table(), "a", number(1)).await.unwrap();
+
+    let all = |kind: ErrorKind, what: &'static str| {
+        let records = opened.records.clone();
+        async move {
+            let batch = Batch::new().put(&table(), "x", number(1), Expect::Anything);
+            for error in [
+                records.get(&table(), "a").await.unwrap_err(),
+                records.scan(&Query::table("t").unwrap()).await.unwrap_err(),
+                records.commit(batch).await.unwrap_err(),
+            ] {
+                assert_eq!(error.kind(), kind, "{what}: {error:?}");
+            }
+        }
+    };
+    // Values of another type.
+    raw.batch_execute("ALTER TABLE t ALTER COLUMN n TYPE boolean USING true").await.unwrap();
+    all(ErrorKind::Corrupt, "another type").await;
+    raw.batch_execute("ALTER TABLE t ALTER COLUMN n TYPE bigint USING 1").await.unwrap();
+    // A column that is gone.
+    raw.batch_execute("ALTER TABLE t RENAME COLUMN n TO m").await.unwrap();
+    all(ErrorKind::Corrupt, "a column gone").await;
+    raw.batch_execute("ALTER TABLE t RENAME COLUMN m TO n").await.unwrap();
+    // The table itself.
+    raw.batch_execute("ALTER TABLE t RENAME TO u").await.unwrap();
+    all(ErrorKind::Corrupt, "the table gone").await;
+    raw.batch_execute("ALTER TABLE u RENAME TO t").await.unwrap();
+    // All of that was put right, and it is as before.
+    assert_eq!(opened.records.get(&table(), "a").await.unwrap().unwrap().fields, number(1));
+    // A constraint of somebody else's.
+    raw.batch_execute("ALTER TABLE t ADD CHECK (n < 10)").await.unwrap();
+    let error = opened.records.commit(Batch::new().put(&table(), "b", number(1), Expect::Anything).put(&table(), "c", number(11), Expect::Anything));
+    let error = error.await.unwrap_err();
+    assert_eq!((error.kind(), error.failed_write()), (ErrorKind::InvalidInput, Some(1)), "{error:?}");
+    assert_eq!(opened.records.count(&Query::table("t").unwrap()).await.unwrap(), 1);
+    // A row that is none of ours.
+    raw.batch_execute("INSERT INTO t (id, n, _version, _updated_at, _extra) VALUES ('z', 1, -5, now(), '[]')").await.unwrap();
+    assert_eq!(opened.records.get(&table(), "z").await.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn without_the_rights_it_is_unauthorized() {
+    let Some(address) = shared_or_skip() else { return };
+    let url = apart(&address);
+    let opened = Opened::new(&url).await.unwrap();
+    opened.records.create_table(&schema()).await.unwrap();
+    let raw = raw(&url).await;
+    let schema_name = url.split("schema=").nth(1).unwrap();
+    let role = format!("reader_{schema_name}");
+    let grant = format!(
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema_name} TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA {schema_name} TO {role}"
+    );
+    raw.batch_execute(&grant).await.unwrap();
+    opened.records.insert(&table(), "a", number(1)).await.unwrap();
+    let reader = Opened::new(&url.replace("postgres@", &format!("{role}@"))).await.unwrap();
+    assert_eq!(reader.records.get(&table(), "a").await.unwrap().unwrap().fields, number(1));
+    assert_eq!(reader.records.count(&Query::table("t").unwrap().filter(Filter::eq("n", 1).unwrap())).await.unwrap(), 1);
+    for error in [
+        reader.records.upsert(&table(), "a", number(2)).await.unwrap_err(),
+        reader.records.create_table(&TableSchema::builder("more").build().unwrap()).await.unwrap_err(),
+        reader.queue.create_queue(&QueueName::new("q").unwrap(), &QueueSpec::default()).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error:?}");
+    }
+    assert_eq!(opened.records.get(&table(), "a").await.unwrap().unwrap().fields, number(1));
+}
+
+/// A value that is too long for an index is refused, alone.
+#[tokio::test]
+async fn a_value_too_long_for_its_index_is_invalid() {
+    let Some(address) = shared_or_skip() else { return };
+    let opened = Opened::new(&apart(&address)).await.unwrap();
+    let table = TableSchema::builder("t").column("s", ColumnType::Text).index("by_s", ["s"]).build().unwrap();
+    opened.records.create_table(&table).await.unwrap();
+    // Text that does not get shorter by compression.
+    let mut state = 1_u64;
+    let long: String = (0..6_000)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'!' + u8::try_from((state >> 33) % 90).unwrap())
+        })
+        .collect();
+    let put = |key: &str, text: &str| Batch::new().put(&table.name, key, fields(json!({"s": text})), Expect::Anything);
+    let batches = [put("a", "short"), put("b", &long), put("c", "short")];
+    let outcomes = futures::future::join_all(batches.map(|batch| opened.records.commit(batch))).await;
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
+    let error = outcomes[1].as_ref().unwrap_err();
+    assert_eq!((error.kind(), error.failed_write()), (ErrorKind::InvalidInput, Some(0)), "{error:?}");
+}
+
+/// Versions, and messages, of what many callers write at once share transactions and still have each its own answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_share_transactions_and_not_failures() {
+    let Some(address) = shared_or_skip() else { return };
+    let opened = Opened::new(&apart(&address)).await.unwrap();
+    let table = TableSchema::builder("t").column("n", ColumnType::Integer).history(History::Keep(2)).build().unwrap();
+    opened.records.create_table(&table).await.unwrap();
+    let queue = QueueName::new("q").unwrap();
+    opened.queue.create_queue(&queue, &QueueSpec::default()).await.unwrap();
+    let work = (0..200_i64).map(|n| {
+        let (opened, queue, name) = (&opened, &queue, &table.name);
+        async move {
+            match n % 4 {
+                0 => opened.records.insert(name, "same", number(n)).await.map(|version| version.0),
+                1 => opened.records.update(name, "nobody", number(n), Expect::Present).await.map(|version| version.0),
+                2 => opened.records.upsert(name, "counted", number(n)).await.map(|version| version.0),
+                _ => opened.queue.send(queue, NewMessage::new("x").dedup_id(format!("{}", n % 3))).await.map(|sent| u64::from(sent.duplicate)),
+            }
+        }
+    });
+    let outcomes = futures::future::join_all(work).await;
+    let of = |kind: usize| outcomes.iter().skip(kind).step_by(4);
+    assert_eq!(of(0).filter(|outcome| outcome.is_ok()).count(), 1);
+    assert!(of(0).filter_map(|outcome| outcome.as_ref().err()).all(|error| error.kind() == ErrorKind::AlreadyExists));
+    assert!(of(1).all(|outcome| outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)));
+    let mut versions: Vec<u64> = of(2).map(|outcome| *outcome.as_ref().unwrap()).collect();
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=50).collect::<Vec<_>>());
+    assert_eq!(of(3).filter(|outcome| *outcome.as_ref().unwrap() == 0).count(), 3, "one message an id");
+    let kept = opened.records.history(&table.name, "counted").await.unwrap();
+    assert_eq!(kept.iter().map(|record| record.version.0).collect::<Vec<_>>(), [50, 49]);
+}
