@@ -96,7 +96,9 @@ impl<'w> Turn<'_, 'w> {
         let version = match write {
             Write::Enqueue { queue, message } => self.enqueue(queue, message).map(|()| Version::NONE)?,
             write => match write.target() {
-                Some(place) => self.record(write, place, index).map_err(|e| e.with_subject(format_args!("table `{}`", place.0)))?,
+                Some(place) => {
+                    self.record(write, place, index).map_err(|e| e.with_subject(format_args!("table `{}`", place.0)))?
+                }
                 None => Version::NONE,
             },
         };

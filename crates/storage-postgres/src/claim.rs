@@ -60,7 +60,13 @@ impl Claim {
         now: DateTime<Utc>,
         anyway: bool,
     ) -> PgResult<Step<'a>> {
-        let relevant = if anyway { 0 } else if queue.dead { 3 } else { 1 };
+        let relevant = if anyway {
+            0
+        } else if queue.dead {
+            3
+        } else {
+            1
+        };
         let values = vec![
             queue.home().into(),
             queue.letters().into(),

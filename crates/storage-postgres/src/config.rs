@@ -239,8 +239,9 @@ fn server(url: Option<&str>) -> Result<tokio_postgres::Config> {
         Some(_) => return Err(Error::config("write the address as postgres://user:password@host:5432/database")),
     };
     // Not the driver's words: they may repeat a part of the URL, which may be a password's.
-    let mut server = tokio_postgres::Config::from_str(url)
-        .map_err(|_| Error::config("the address can't be read: postgres://user:password@host:5432/database, with special characters as %XX"))?;
+    let mut server = tokio_postgres::Config::from_str(url).map_err(|_| {
+        Error::config("the address can't be read: postgres://user:password@host:5432/database, with special characters as %XX")
+    })?;
     if server.get_hosts().is_empty() {
         server.host("localhost");
     }
@@ -262,7 +263,9 @@ fn tls_mode(options: &Options) -> Result<TlsMode> {
         return Err(Error::config("`sslrootcert` is of use with sslmode verify-full alone"));
     }
     if !compiled && mode != TlsMode::Disable {
-        return Err(Error::config("TLS to PostgreSQL is not compiled in: build with the cargo feature `postgres-tls` (`tls` of storage-postgres)"));
+        return Err(Error::config(
+            "TLS to PostgreSQL is not compiled in: build with the cargo feature `postgres-tls` (`tls` of storage-postgres)",
+        ));
     }
     Ok(mode)
 }

@@ -132,13 +132,18 @@ impl Connection {
     }
 
     fn simple(&self, sql: &'static str) -> BoxFuture<'_, PgResult<Vec<Row>>> {
-        Box::pin(async move { if sql.is_empty() { Ok(Vec::new()) } else { self.client.batch_execute(sql).await.map(|()| Vec::new()) } })
+        Box::pin(async move {
+            if sql.is_empty() { Ok(Vec::new()) } else { self.client.batch_execute(sql).await.map(|()| Vec::new()) }
+        })
     }
 }
 
+/// The rows of a statement, once they come.
+type Coming<'a> = Started<'a, PgResult<Vec<Row>>>;
+
 /// Answers to what was sent, which come in the order of sending and have to be taken so.
 struct Answers<'a> {
-    waiting: VecDeque<(Option<usize>, Started<'a, PgResult<Vec<Row>>>)>,
+    waiting: VecDeque<(Option<usize>, Coming<'a>)>,
     rows: Vec<Vec<Row>>,
     failed: Option<(usize, tokio_postgres::Error)>,
 }
@@ -148,7 +153,7 @@ impl<'a> Answers<'a> {
         Self { waiting: VecDeque::new(), rows: Vec::with_capacity(count), failed: None }
     }
 
-    fn sent(&mut self, place: Option<usize>, answer: Started<'a, PgResult<Vec<Row>>>) {
+    fn sent(&mut self, place: Option<usize>, answer: Coming<'a>) {
         self.waiting.push_back((place, answer));
     }
 

@@ -73,7 +73,9 @@ fn of_server(db: &DbError) -> Error {
         "28P01" | "28000" => Error::new(ErrorKind::Unauthorized, format!("the server does not accept the login ({text})")),
         "42501" => Error::new(
             ErrorKind::Unauthorized,
-            format!("the user may not do this ({text}): it needs to own the tables, or the rights on them, and CREATE on the schema"),
+            format!(
+                "the user may not do this ({text}): it needs to own the tables, or the rights on them, and CREATE on the schema"
+            ),
         ),
         "3D000" => Error::not_found(format!("{text}: create it first (`createdb`)")),
         "3F000" => Error::not_found(format!("{text}: create it, or name another by the option `schema`")),
@@ -83,11 +85,12 @@ fn of_server(db: &DbError) -> Error {
         "55P03" => Error::unavailable(format!("another transaction holds a lock for longer than the timeout ({text})")),
         "57014" => Error::timeout(format!("it took longer than the timeout, and was given up ({text})")),
         "25006" => Error::unavailable("the server is a standby or read-only and can't be written to: name the primary"),
-        "25P03" | "57P01" | "57P02" | "57P03" | "57P05" => Error::unavailable(format!("the server ended the connection ({text})")),
-        "53300" => unsent(Error::unavailable(format!("the server has as many connections as it allows ({text})"))),
-        "53100" => {
-            Error::unavailable("the server's disk is full; nothing was changed: free some space and try again").with_retryable(false)
+        "25P03" | "57P01" | "57P02" | "57P03" | "57P05" => {
+            Error::unavailable(format!("the server ended the connection ({text})"))
         }
+        "53300" => unsent(Error::unavailable(format!("the server has as many connections as it allows ({text})"))),
+        "53100" => Error::unavailable("the server's disk is full; nothing was changed: free some space and try again")
+            .with_retryable(false),
         "23502" | "23503" | "23514" | "23P01" => Error::invalid(format!("a constraint of the database refuses it ({text})")),
         "23505" | "42P07" | "42710" | "42P06" => Error::already_exists(text.to_owned()),
         "54000" if text.contains("index row") => {
@@ -97,7 +100,9 @@ fn of_server(db: &DbError) -> Error {
             Error::corrupt(format!("a table is not as this toolkit made it ({text}): somebody else has changed it"))
         }
         "XX001" | "XX002" => Error::corrupt(format!("the server's data is damaged ({text}): restore a backup")),
-        code if code.starts_with("08") || code.starts_with("53") => Error::unavailable(format!("the server can't serve now ({text})")),
+        code if code.starts_with("08") || code.starts_with("53") => {
+            Error::unavailable(format!("the server can't serve now ({text})"))
+        }
         code if code.starts_with("22") => Error::invalid(format!("the server does not take a value ({text})")),
         code => Error::internal(format!("the server refused a statement ({code}: {text})")),
     }
@@ -119,7 +124,9 @@ fn of_client(error: &tokio_postgres::Error) -> Error {
         return Error::unavailable(format!("no TLS with the server ({text}): see the option `sslmode`")).with_retryable(false);
     }
     if text.contains("serializing") || text.contains("deserializing") || text.contains("converting") {
-        return Error::corrupt(format!("a column is of another type than its schema says ({text}): somebody else has changed it"));
+        return Error::corrupt(format!(
+            "a column is of another type than its schema says ({text}): somebody else has changed it"
+        ));
     }
     if text.contains("invalid configuration") || text.contains("connection string") {
         return Error::config(text);

@@ -130,7 +130,9 @@ async fn make(connection: &Connection, settings: &Settings) -> Result<()> {
         connection.batch(CHANGE_LOCK).await.or_explain()?;
         if let Some(schema) = &settings.schema {
             // Asked for by name first: `IF NOT EXISTS` wants the right to create even where it is there.
-            let there = connection.row("SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)", vec![schema.as_str().into()]).await?;
+            let there = connection
+                .row("SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)", vec![schema.as_str().into()])
+                .await?;
             if !there.get::<_, bool>(0) {
                 let create = format!("CREATE SCHEMA {}", storage_sql::Dialect::Postgres.quote(schema));
                 connection.batch(&create).await.or_explain()?;

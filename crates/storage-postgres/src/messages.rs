@@ -19,8 +19,7 @@ use crate::row;
 /// The columns that [`read`] reads, in its order.
 pub(crate) const COLUMNS: &str = "id, priority, deliveries, enqueued_at, expires_at, content_type, attributes, body";
 
-pub(crate) const INSERT: &str =
-    "INSERT INTO _storage_messages (id, lane, priority, state, deliveries, lease, visible_at, enqueued_at, expires_at, content_type, \
+pub(crate) const INSERT: &str = "INSERT INTO _storage_messages (id, lane, priority, state, deliveries, lease, visible_at, enqueued_at, expires_at, content_type, \
      attributes, body) SELECT id, lane, priority, state, 0, 0, visible_at, $5, expires_at, content_type, attributes, body FROM \
      unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $6::timestamptz[], $7::timestamptz[], $8::text[], $9::jsonb[], \
      $10::bytea[]) AS m (id, lane, priority, state, visible_at, expires_at, content_type, attributes, body)";
@@ -76,7 +75,10 @@ pub(crate) async fn remember(connection: &Connection, outcomes: &mut [Outcome<'_
     let select = "SELECT queue, dedup_id, message FROM _storage_dedup WHERE (queue, dedup_id) IN \
                   (SELECT * FROM unnest($1::bigint[], $2::text[]))";
     let mut values = keys();
-    values.extend([Param::integers(first.values().map(|(id, _)| *id)), Param::times(first.values().map(|(_, until)| Some(*until)))]);
+    values.extend([
+        Param::integers(first.values().map(|(id, _)| *id)),
+        Param::times(first.values().map(|(_, until)| Some(*until))),
+    ]);
     values.push(Param::time(now));
     let steps = vec![
         (connection.prepare(&insert.into()).await.or_explain()?, values),

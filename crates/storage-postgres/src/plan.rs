@@ -148,7 +148,12 @@ impl<'w> Plan<'w> {
     }
 
     /// Looks again for records that are not there and have to stay away until the end of the transaction: nobody inserts any from here on.
-    pub(crate) async fn hold_absences(&self, connection: &Connection, schema: &str, ground: &mut Ground<'w>) -> PgResult<Result<()>> {
+    pub(crate) async fn hold_absences(
+        &self,
+        connection: &Connection,
+        schema: &str,
+        ground: &mut Ground<'w>,
+    ) -> PgResult<Result<()>> {
         if self.writes < 2 {
             return Ok(Ok(()));
         }

@@ -230,7 +230,10 @@ impl QueueBackend for PostgresQueue {
 
     async fn create_queue(&self, queue: &QueueName, spec: &QueueSpec) -> Result<bool> {
         let (name, spec) = (queue.clone(), *spec);
-        self.handle.open()?.transact(move |connection, _| Box::pin(async move { queues::create(connection, &name, &spec).await })).await
+        self.handle
+            .open()?
+            .transact(move |connection, _| Box::pin(async move { queues::create(connection, &name, &spec).await }))
+            .await
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<bool> {
@@ -325,7 +328,10 @@ impl QueueBackend for PostgresQueue {
     async fn peek(&self, queue: &QueueName, max: u32) -> Result<Vec<Message>> {
         let peek = self.settled(queue, move |connection, queue, _| {
             Box::pin(async move {
-                let rows = connection.query(&messages::peek_sql(), vec![queue.lane().into(), i64::from(max).into()]).await.or_explain()?;
+                let rows = connection
+                    .query(&messages::peek_sql(), vec![queue.lane().into(), i64::from(max).into()])
+                    .await
+                    .or_explain()?;
                 rows.iter().map(|found| messages::read(found, 0)).collect()
             })
         });

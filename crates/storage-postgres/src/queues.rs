@@ -94,7 +94,8 @@ pub(crate) async fn find(connection: &Connection, name: &QueueName) -> Result<Qu
 pub(crate) async fn create(connection: &Connection, name: &QueueName, spec: &QueueSpec) -> Result<bool> {
     name.dead_letter()?;
     spec.check()?;
-    let insert = "INSERT INTO _storage_queues (name, max_deliveries, dedup_window) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING";
+    let insert =
+        "INSERT INTO _storage_queues (name, max_deliveries, dedup_window) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING";
     let cap = spec.max_deliveries.map_or(storage_sql::SqlValue::Null, |cap| storage_sql::SqlValue::Integer(cap.into()));
     let values = vec![name.as_str().into(), cap.into(), crate::messages::micros(spec.dedup_window).into()];
     if connection.execute(insert, values).await.or_explain()? > 0 {
@@ -120,7 +121,12 @@ pub(crate) async fn remove(connection: &Connection, name: &QueueName) -> Result<
 }
 
 /// What brings a queue up to the present: what is due becomes ready, what is over becomes a dead letter. Each statement yields the rows that it changed.
-pub(crate) async fn settle<'a>(connection: &Connection, queue: &Queue, home: &'a str, now: DateTime<Utc>) -> PgResult<Vec<Step<'a>>> {
+pub(crate) async fn settle<'a>(
+    connection: &Connection,
+    queue: &Queue,
+    home: &'a str,
+    now: DateTime<Utc>,
+) -> PgResult<Vec<Step<'a>>> {
     // In one order, so that two who do the same wait for each other and not in a circle.
     let wake = "UPDATE _storage_messages SET state = 0 WHERE id = ANY (ARRAY(SELECT id FROM _storage_messages WHERE lane = $1 AND state > 0 \
                 AND visible_at <= $2 AND deliveries < $3::bigint ORDER BY id FOR UPDATE)) RETURNING id";

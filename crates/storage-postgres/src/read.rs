@@ -77,7 +77,12 @@ fn then<T>(answer: Result<Option<Vec<Row>>>, make: impl FnOnce(Vec<Row>) -> Resu
 }
 
 /// The records with these keys, in their order.
-pub(crate) async fn get(shared: &Shared, connection: &Connection, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
+pub(crate) async fn get(
+    shared: &Shared,
+    connection: &Connection,
+    table: &TableName,
+    keys: &[Key],
+) -> Result<Vec<Option<Record>>> {
     let mut steady = Steady::new(shared, connection).await?;
     loop {
         let answer = by_keys(shared, connection, &steady.catalog, table, keys).await;
@@ -94,7 +99,8 @@ async fn by_keys(
     table: &TableName,
     keys: &[Key],
 ) -> Answer<Vec<Option<Record>>> {
-    let entry = catalog.table(table).and_then(|entry| keys.iter().try_for_each(|key| entry.schema().check_key(key)).map(|()| entry));
+    let entry =
+        catalog.table(table).and_then(|entry| keys.iter().try_for_each(|key| entry.schema().check_key(key)).map(|()| entry));
     let entry = match entry {
         Ok(entry) => entry,
         Err(error) => return Ok(Err(error)),

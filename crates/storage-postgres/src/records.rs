@@ -91,7 +91,10 @@ impl RecordBackend for PostgresRecords {
 
     async fn drop_table(&self, table: &TableName) -> Result<bool> {
         let name = table.clone();
-        self.handle.open()?.transact(move |connection, _| Box::pin(async move { tables::drop_table(connection, &name).await })).await
+        self.handle
+            .open()?
+            .transact(move |connection, _| Box::pin(async move { tables::drop_table(connection, &name).await }))
+            .await
     }
 
     async fn tables(&self) -> Result<Vec<TableSchema>> {

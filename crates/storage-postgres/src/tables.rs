@@ -183,7 +183,11 @@ async fn adopt(connection: &Connection, after: &Table, column: &Column) -> Resul
             })?;
             places.push(row::value(found, 0)?);
             values.push(encode(Dialect::Postgres, column.kind, &value)?.into_owned());
-            extras.push(if fields.is_empty() { SqlValue::Null } else { SqlValue::Json(json_text(Dialect::Postgres, &fields)?.into()) });
+            extras.push(if fields.is_empty() {
+                SqlValue::Null
+            } else {
+                SqlValue::Json(json_text(Dialect::Postgres, &fields)?.into())
+            });
         }
         let values = vec![Param::Many(places), Param::Many(values), Param::Many(extras)];
         let moved = connection.execute(&update, values).await;

@@ -122,9 +122,12 @@ async fn transaction(
     messages::remember(connection, &mut outcomes, now).await?;
     let lines = if exactly { Lines::one_by_one(&outcomes, &ground) } else { Lines::in_bulk(&outcomes, &ground) };
     let is_lost = outcomes.iter().all(|outcome| outcome.failed.is_some());
-    let ends_with = if is_lost || lines.is_empty() && outcomes.iter().all(|o| o.messages.is_empty()) { "ROLLBACK" } else { "COMMIT" };
+    let ends_with =
+        if is_lost || lines.is_empty() && outcomes.iter().all(|o| o.messages.is_empty()) { "ROLLBACK" } else { "COMMIT" };
     if !is_lost || exactly {
-        changes::write(connection, &shared.found.schema, &lines, &outcomes, now, ends_with).await.map_err(|failure| refused(failure, &lines, exactly))?;
+        changes::write(connection, &shared.found.schema, &lines, &outcomes, now, ends_with)
+            .await
+            .map_err(|failure| refused(failure, &lines, exactly))?;
     } else {
         end(connection, "ROLLBACK").await?;
     }
@@ -153,7 +156,11 @@ async fn reading(shared: &Shared, connection: &Connection, generation: i64, erro
     let closed = error.is_closed();
     let error = explain(error);
     // A connection that had ended without anybody noticing, after a restart of the server for one: nothing was written.
-    if closed || error.kind() == ErrorKind::Unavailable && error.is_retryable() { Trouble::Again(error) } else { Trouble::Failed(error) }
+    if closed || error.kind() == ErrorKind::Unavailable && error.is_retryable() {
+        Trouble::Again(error)
+    } else {
+        Trouble::Failed(error)
+    }
 }
 
 /// What went wrong when writing: the transaction is undone.
@@ -167,7 +174,9 @@ fn refused(failure: Failure, lines: &Lines<'_>, exactly: bool) -> Trouble {
     }
     let line = lines.get(place);
     if line.is_some_and(|line| is_taken_key(&error, line.table_name())) {
-        return Trouble::Again(Error::conflict("the record is being written by others all the time: try again").with_retryable(true));
+        return Trouble::Again(
+            Error::conflict("the record is being written by others all the time: try again").with_retryable(true),
+        );
     }
     let is_fault = error.code().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.code().starts_with(class)));
     let explained = line.and_then(|line| unique_violation(&error, line.table())).unwrap_or_else(|| explain(error));
@@ -184,10 +193,10 @@ fn answer(outcome: Outcome<'_>, work: &Work) -> Result<Answer> {
     if let Some(error) = outcome.failed {
         return Err(error);
     }
-    let sent = outcome.messages.iter().map(|m| Sent {
-        id: messages::id_of(m.duplicate_of.unwrap_or(m.id)),
-        duplicate: m.duplicate_of.is_some(),
-    });
+    let sent = outcome
+        .messages
+        .iter()
+        .map(|m| Sent { id: messages::id_of(m.duplicate_of.unwrap_or(m.id)), duplicate: m.duplicate_of.is_some() });
     Ok(match work {
         Work::Send(..) => Answer::Sent(sent.collect()),
         Work::Batch(_) => Answer::Versions(outcome.versions),

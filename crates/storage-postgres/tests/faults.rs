@@ -182,7 +182,8 @@ async fn callers_that_go_away_leave_no_transaction_and_no_connection() {
     .await;
     let all = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'gone'";
     // The pool's, and the one for news.
-    until("no connection is left over", async || (raw.query_one(all, &[]).await.unwrap().get::<_, i64>(0) <= 6).then_some(())).await;
+    until("no connection is left over", async || (raw.query_one(all, &[]).await.unwrap().get::<_, i64>(0) <= 6).then_some(()))
+        .await;
     assert!(opened.store.connections() <= 5);
     // All connections can still be had, at once.
     futures::future::try_join_all((0..20).map(|_| opened.records.ping())).await.unwrap();
@@ -263,9 +264,12 @@ async fn write_skew_through_absent_records_is_caught() {
     prepared(&one).await;
     for round in 0..60 {
         let on_call = |mine: &str, theirs: &str| {
-            Batch::new()
-                .check(&table(), format!("{round}{theirs}"), Expect::Absent)
-                .put(&table(), format!("{round}{mine}"), number(1), Expect::Absent)
+            Batch::new().check(&table(), format!("{round}{theirs}"), Expect::Absent).put(
+                &table(),
+                format!("{round}{mine}"),
+                number(1),
+                Expect::Absent,
+            )
         };
         let (a, b) = tokio::join!(one.records.commit(on_call("a", "b")), two.records.commit(on_call("b", "a")));
         assert!(a.is_ok() != b.is_ok(), "round {round}: {a:?} {b:?}");

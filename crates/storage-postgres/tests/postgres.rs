@@ -9,8 +9,8 @@ use std::time::Duration;
 use common::{Opened, apart, number, raw, schema, shared_or_skip, table};
 use serde_json::json;
 use storage_core::{
-    Batch, ColumnType, DriverConfig, ErrorKind, Expect, Filter, History, KeyType, NewMessage, QueueName, QueueSpec, Query, TableSchema,
-    fields,
+    Batch, ColumnType, DriverConfig, ErrorKind, Expect, Filter, History, KeyType, NewMessage, Query, QueueName, QueueSpec,
+    TableSchema, fields,
 };
 
 async fn refused(url: &str) -> storage_core::Error {
@@ -72,7 +72,11 @@ async fn tables_are_as_an_administrator_would_make_them() {
         .await
         .unwrap()
         .iter()
-        .map(|row| format!("{} {} {} {}", row.get::<_, &str>(0), row.get::<_, &str>(1), row.get::<_, &str>(2), row.get::<_, &str>(3)).trim().to_owned())
+        .map(|row| {
+            format!("{} {} {} {}", row.get::<_, &str>(0), row.get::<_, &str>(1), row.get::<_, &str>(2), row.get::<_, &str>(3))
+                .trim()
+                .to_owned()
+        })
         .collect();
     assert_eq!(
         found,
@@ -92,7 +96,8 @@ async fn tables_are_as_an_administrator_would_make_them() {
             "_extra jsonb YES",
         ]
     );
-    let indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema() AND tablename = 'orders' ORDER BY indexname";
+    let indexes =
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema() AND tablename = 'orders' ORDER BY indexname";
     let found: Vec<String> = raw.query(indexes, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     let ends = |end: &str| found.iter().any(|index| index.ends_with(end));
     assert!(ends("(tenant, number)") && ends("(mail)") && ends("(at, tenant, number)"), "{found:?}");
@@ -158,7 +163,12 @@ async fn what_others_did_to_a_table_is_said() {
     assert_eq!(opened.records.get(&table(), "a").await.unwrap().unwrap().fields, number(1));
     // A constraint of somebody else's.
     raw.batch_execute("ALTER TABLE t ADD CHECK (n < 10)").await.unwrap();
-    let error = opened.records.commit(Batch::new().put(&table(), "b", number(1), Expect::Anything).put(&table(), "c", number(11), Expect::Anything));
+    let error = opened.records.commit(Batch::new().put(&table(), "b", number(1), Expect::Anything).put(
+        &table(),
+        "c",
+        number(11),
+        Expect::Anything,
+    ));
     let error = error.await.unwrap_err();
     assert_eq!((error.kind(), error.failed_write()), (ErrorKind::InvalidInput, Some(1)), "{error:?}");
     assert_eq!(opened.records.count(&Query::table("t").unwrap()).await.unwrap(), 1);
@@ -233,7 +243,11 @@ async fn callers_share_transactions_and_not_failures() {
                 0 => opened.records.insert(name, "same", number(n)).await.map(|version| version.0),
                 1 => opened.records.update(name, "nobody", number(n), Expect::Present).await.map(|version| version.0),
                 2 => opened.records.upsert(name, "counted", number(n)).await.map(|version| version.0),
-                _ => opened.queue.send(queue, NewMessage::new("x").dedup_id(format!("{}", n % 3))).await.map(|sent| u64::from(sent.duplicate)),
+                _ => opened
+                    .queue
+                    .send(queue, NewMessage::new("x").dedup_id(format!("{}", n % 3)))
+                    .await
+                    .map(|sent| u64::from(sent.duplicate)),
             }
         }
     });

@@ -47,7 +47,10 @@ pub(crate) fn harness() -> DriverHarness<PostgresDriver> {
         Ok(place)
     };
     // Nothing listens on port 1.
-    DriverHarness::new(PostgresDriver, place).broken(|| Ok(Place::url("postgres://127.0.0.1:1/x"))).manual_clock().unavailable(unavailable)
+    DriverHarness::new(PostgresDriver, place)
+        .broken(|| Ok(Place::url("postgres://127.0.0.1:1/x")))
+        .manual_clock()
+        .unavailable(unavailable)
 }
 
 /// An open store.
@@ -92,7 +95,8 @@ pub(crate) fn number(n: i64) -> Fields {
 /// PostgreSQL without the toolkit, in the schema that the URL names.
 pub(crate) async fn raw(url: &str) -> tokio_postgres::Client {
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
-    let config: tokio_postgres::Config = format!("{address}{}", if address.matches('/').count() < 3 { "/postgres" } else { "" }).parse().unwrap();
+    let config: tokio_postgres::Config =
+        format!("{address}{}", if address.matches('/').count() < 3 { "/postgres" } else { "" }).parse().unwrap();
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     if let Some(schema) = query.strip_prefix("schema=").and_then(|rest| rest.split('&').next()) {
