@@ -41,7 +41,15 @@ pub(crate) fn can_start() -> bool {
 impl Server {
     /// Where the tests' user may see it: not in a folder of root's.
     pub(crate) fn start(options: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("storage-postgres-").tempdir().unwrap();
+        Self::start_in(Self::folder(), options)
+    }
+
+    pub(crate) fn folder() -> TempDir {
+        tempfile::Builder::new().prefix("storage-postgres-").tempdir().unwrap()
+    }
+
+    /// In a folder with something in it.
+    pub(crate) fn start_in(folder: TempDir, options: &[&str]) -> Self {
         let options = options.iter().map(ToString::to_string).collect();
         let mut server = Self { folder, port: free_port(), options, running: None };
         server.restart();

@@ -5,7 +5,7 @@ bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
 as=
 if [ "$(id -u)" = 0 ]; then
   as='setpriv --reuid=postgres --regid=postgres --clear-groups'
-  chown postgres:postgres "$folder"
+  chown -R postgres:postgres "$folder"
 fi
 cd "$folder" || exit 1
 if [ ! -e data/ready ]; then
