@@ -68,11 +68,12 @@ async fn alone(shared: &Shared, work: &Work, quickly: bool) -> Result<Answer> {
 
 async fn attempts(shared: &Shared, works: &[&Work], exactly: bool) -> std::result::Result<Vec<Result<Answer>>, Trouble> {
     let limit = shared.settings.timeout;
+    let begun = tokio::time::Instant::now();
     for attempt in 1.. {
         let outcome = tokio::time::timeout(limit, once(shared, works, exactly)).await;
         let late = || Trouble::Failed(Error::timeout(format!("no answer within {limit:?}; whether it was written is not known")));
         match outcome.map_err(|_| late())? {
-            Err(Trouble::Again(_)) if attempt < ATTEMPTS => {
+            Err(Trouble::Again(_)) if attempt < ATTEMPTS && begun.elapsed() < limit / 2 => {
                 // Others need a moment; not all the same one.
                 let spread = u64::from(attempt) * (1 + (shared.time.now().timestamp_micros().unsigned_abs() % 3));
                 tokio::time::sleep(Duration::from_millis(spread)).await;
@@ -153,14 +154,10 @@ async fn reading(shared: &Shared, connection: &Connection, generation: i64, erro
             return Trouble::Again(explain(error));
         }
     }
-    let closed = error.is_closed();
-    let error = explain(error);
     // A connection that had ended without anybody noticing, after a restart of the server for one: nothing was written.
-    if closed || error.kind() == ErrorKind::Unavailable && error.is_retryable() {
-        Trouble::Again(error)
-    } else {
-        Trouble::Failed(error)
-    }
+    let has_ended = error.as_db_error().is_none_or(|db| db.code().code().starts_with("57P"));
+    let error = explain(error);
+    if has_ended && error.kind() == ErrorKind::Unavailable { Trouble::Again(error) } else { Trouble::Failed(error) }
 }
 
 /// What went wrong when writing: the transaction is undone.
