@@ -163,6 +163,15 @@ fn at_least(metric: usize, against: Role, at_least: f64, group: &str) -> Target 
     Target { metric, goal: Goal::Ratio { against, at_least }, group: group.to_owned() }
 }
 
+/// What a part of a round's messages took, as if it had been all of them, which are so many times as many: rates are compared.
+fn stand_for(mut round: QueueRound, times: usize) -> QueueRound {
+    #[allow(clippy::cast_precision_loss)] // a small number
+    let factor = times as f64;
+    (round.send_seconds, round.drain_seconds) = (round.send_seconds * factor, round.drain_seconds * factor);
+    round.delivered *= times;
+    round
+}
+
 /// A name that no other round has.
 fn fresh_name() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
