@@ -59,7 +59,9 @@ impl Named for Raw {
     }
 
     fn note(&self) -> String {
-        format!("{AT_ONCE} requests at once, {MOST} messages received by each; the emulator (Azurite, in memory) serves one at a time")
+        format!(
+            "{AT_ONCE} requests at once, {MOST} messages received by each; the emulator (Azurite, in memory) serves one at a time"
+        )
     }
 }
 
@@ -103,7 +105,10 @@ impl Policy for Sign {
         let authorization = authorization(EMULATOR_ACCOUNT, &self.0, &signed);
         request.insert_header("authorization", authorization);
         let Some((first, rest)) = next.split_first() else {
-            return Err(azure_core::Error::with_message(azure_core::error::ErrorKind::Other, "nothing comes after the signature"));
+            return Err(azure_core::Error::with_message(
+                azure_core::error::ErrorKind::Other,
+                "nothing comes after the signature",
+            ));
         };
         first.send(call, request, rest).await
     }

@@ -31,7 +31,8 @@ impl Named for BullMq {
     }
 
     fn note(&self) -> String {
-        "in one process of Node, with `addBulk`, and workers that have as many jobs at work as a batch has; done jobs are removed".to_owned()
+        "in one process of Node, with `addBulk`, and workers that have as many jobs at work as a batch has; done jobs are removed"
+            .to_owned()
     }
 }
 

@@ -45,7 +45,9 @@ impl Sender {
     fn lane(self, place: &Place<'_>) -> Lane {
         let (subject, role, note) = match self {
             Self::Ours => ("storage-queue-amqp, Celery", Role::Ours, "confirms in flight together"),
-            Self::Python { confirm: true } => ("Celery 5.7, send_task, confirmed", Role::Peer, "a task and its confirm at a time"),
+            Self::Python { confirm: true } => {
+                ("Celery 5.7, send_task, confirmed", Role::Peer, "a task and its confirm at a time")
+            }
             Self::Python { confirm: false } => (
                 "Celery 5.7, send_task, unconfirmed",
                 Role::Information,
@@ -106,7 +108,8 @@ pub(super) async fn table(context: &Context, place: &Place<'_>) -> Table {
         senders.extend([true, false].map(|confirm| Sender::Python { confirm }));
     }
     let lanes: Vec<(Sender, Lane)> = senders.into_iter().map(|sender| (sender, sender.lane(place))).collect();
-    let (senders, lanes): (Vec<_>, Vec<_>) = lanes.into_iter().filter(|(_, lane)| lane.subject.contains(&context.subject)).unzip();
+    let (senders, lanes): (Vec<_>, Vec<_>) =
+        lanes.into_iter().filter(|(_, lane)| lane.subject.contains(&context.subject)).unzip();
     let all = if context.quick { 2_000 } else { 20_000 };
     let entries = interleave(lanes, context.rounds, async |index| {
         let count = if matches!(senders[index], Sender::Ours) { all } else { all / PART };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{REDIS, RABBITMQ, bullmq};
+use super::{RABBITMQ, REDIS, bullmq};
 use crate::context::Context;
 use crate::python;
 
