@@ -55,7 +55,7 @@ enum SectionName {
     Folders,
     /// What policies cost per call, and transforms per byte.
     Layers,
-    /// Queues on RabbitMQ, Redis and NATS against the servers' own clients.
+    /// Queues on RabbitMQ, Redis, NATS and Azure against the servers' own clients, apalis, BullMQ and Celery.
     Brokers,
     /// The first build of the command; minutes, and only when asked for.
     Build,
@@ -129,7 +129,7 @@ struct Args {
     /// Measure only the queue's subjects whose name contains this text. Writes no document unless `--doc` is given.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     subject: String,
-    /// Leave out the peers that have to be built (fang) or installed (Python).
+    /// Leave out the peers that have to be built (fang) or installed (Python's, BullMQ).
     #[arg(long)]
     no_peers: bool,
 }

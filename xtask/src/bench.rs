@@ -5,7 +5,7 @@ use crate::workspace::Workspace;
 use crate::{Failure, Result, process};
 
 /// The section that measures queues on servers, and the backends that it needs servers for.
-const BROKERS: (&str, [&str; 3]) = ("brokers", ["nats", "queue-amqp", "redis"]);
+const BROKERS: (&str, [&str; 4]) = ("brokers", ["nats", "queue-amqp", "queue-azure", "redis"]);
 
 /// Builds and runs the benchmarks; true if they ended well.
 ///

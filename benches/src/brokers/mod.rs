@@ -2,7 +2,12 @@
 //!
 //! The servers are found by the variables in which `cargo xtask bench` tells where it has started them.
 
+mod apalis;
+mod azure;
+mod bullmq;
+mod celery;
 mod nats;
+mod peers;
 mod rabbitmq;
 mod redis;
 
@@ -18,30 +23,64 @@ use crate::measure::{Lane, interleave};
 use crate::queue::drive::{AsyncQueue, Durability, QueueCase, QueueRound, drive_async};
 use crate::report::{Better, Goal, Metric, Section, Table, Target};
 use crate::subject::{Named, Role};
+use peers::Peers;
 
 const INTRO: &str = "\
 Producers send every message to a queue that starts empty, then as many consumers receive, check and delete until nothing is left. \
 *Send* is messages per second of the first part, *drain* of the second. After each round: every message arrived with its own body, and \
 the queue is empty. Each server is a process of its own on this machine, shares its two cores with the subjects, and has every message on \
-its disk before it says so, as far as it offers that.";
+its disk before it says so, as far as it offers that. Of Celery the sending alone is measured, into a durable classic queue as it makes \
+them; after each round all tasks are in the broker.";
 
 /// The bodies.
 const BODY: usize = 100;
 /// Messages to a call.
 const BATCH: usize = 100;
 
+/// Where the servers are told that peers have to be installed for.
+const RABBITMQ: &str = "XTASK_TEST_RABBITMQ";
+const REDIS: &str = "XTASK_TEST_REDIS";
+
 /// A broker: where tests find it, and who is compared on it.
 struct Broker {
     name: &'static str,
     variable: &'static str,
-    subjects: fn(&str) -> Vec<Box<dyn Subject>>,
+    /// Messages in a round: small sizes, and all.
+    messages: [usize; 2],
+    subjects: fn(&Place<'_>) -> Vec<Box<dyn Subject>>,
     targets: fn() -> Vec<Target>,
 }
 
-const BROKERS: [Broker; 3] = [
-    Broker { name: "RabbitMQ", variable: "XTASK_TEST_RABBITMQ", subjects: rabbitmq::subjects, targets: rabbitmq::targets },
-    Broker { name: "Redis", variable: "XTASK_TEST_REDIS", subjects: redis::subjects, targets: redis::targets },
-    Broker { name: "NATS", variable: "XTASK_TEST_NATS", subjects: nats::subjects, targets: nats::targets },
+/// What subjects are made from.
+struct Place<'a> {
+    address: &'a str,
+    peers: &'a Peers,
+}
+
+const BROKERS: [Broker; 4] = [
+    Broker {
+        name: "RabbitMQ",
+        variable: RABBITMQ,
+        messages: [1_600, 16_000],
+        subjects: |place| rabbitmq::subjects(place.address),
+        targets: rabbitmq::targets,
+    },
+    Broker { name: "Redis", variable: REDIS, messages: [1_600, 16_000], subjects: redis::subjects, targets: redis::targets },
+    Broker {
+        name: "NATS",
+        variable: "XTASK_TEST_NATS",
+        messages: [1_600, 16_000],
+        subjects: |place| nats::subjects(place.address),
+        targets: nats::targets,
+    },
+    // Its emulator takes a few hundred messages a second.
+    Broker {
+        name: "Azure Storage Queue",
+        variable: "XTASK_TEST_AZURITE_QUEUE",
+        messages: [800, 1_600],
+        subjects: azure::subjects,
+        targets: azure::targets,
+    },
 ];
 
 /// A queue on a server.
@@ -61,23 +100,29 @@ trait Subject: Named + Send + Sync {
 ///
 /// Where none is.
 pub async fn run(context: &Context) -> Result<Section> {
+    let peers = Peers::install(context).await;
     let mut tables = Vec::new();
     for broker in &BROKERS {
         let Ok(address) = std::env::var(broker.variable) else {
             context.progress(&format!("brokers: no {}: `cargo xtask bench` starts it where it is installed", broker.name));
             continue;
         };
+        let [few, all] = broker.messages;
+        let messages = if context.quick { few } else { all };
         for workers in [1, 8] {
             let title = format!("{}, {workers} at once, batches of {BATCH}, bodies of {BODY} B", broker.name);
             if !title.contains(&context.case) {
                 continue;
             }
             context.progress(&format!("brokers: {title}"));
-            let messages = if context.quick { 1_600 } else { 16_000 };
             let case = QueueCase { sync: Durability::Full, workers, batch: BATCH, body: BODY, messages };
-            let subjects: Vec<_> =
-                (broker.subjects)(&address).into_iter().filter(|subject| subject.name().contains(&context.subject)).collect();
+            let mut subjects = (broker.subjects)(&Place { address: &address, peers: &peers });
+            subjects.retain(|subject| subject.name().contains(&context.subject));
             tables.push(table(context, title, &subjects, &case, (broker.targets)()).await);
+        }
+        if broker.variable == RABBITMQ && celery::title().contains(&context.case) {
+            context.progress(&format!("brokers: {}", celery::title()));
+            tables.push(celery::table(context, &celery::Place { address: &address, python: peers.python.as_ref() }).await);
         }
     }
     ensure!(!tables.is_empty(), "no broker is there to measure: use `cargo xtask bench -- --section brokers`");
@@ -96,18 +141,35 @@ async fn table(context: &Context, title: String, subjects: &[Box<dyn Subject>], 
         ensure!(round.delivered == case.messages, "{} of {} messages were delivered", round.delivered, case.messages);
         ensure!(round.left == 0, "{} messages were left in the queue", round.left);
         ensure!(round.duplicates == 0, "{} messages came twice", round.duplicates);
-        #[allow(clippy::cast_precision_loss)] // counts of messages are far below 2^52
-        let messages = case.messages as f64;
-        Ok(vec![messages / round.send_seconds, messages / round.drain_seconds])
+        Ok(vec![rate(case.messages, round.send_seconds), rate(case.messages, round.drain_seconds)])
     })
     .await;
-    let metric = |name: &str| Metric { name: name.to_owned(), unit: "messages/s".to_owned(), better: Better::Higher };
-    Table { title, metrics: vec![metric("send"), metric("drain")], entries, targets }
+    let metrics = ["send", "drain"].map(|name| metric(name, "messages/s")).into();
+    Table { title, metrics, entries, targets }
+}
+
+fn metric(name: &str, unit: &str) -> Metric {
+    Metric { name: name.to_owned(), unit: unit.to_owned(), better: Better::Higher }
+}
+
+/// So many in so many seconds.
+#[allow(clippy::cast_precision_loss)] // counts of messages are far below 2^52
+fn rate(count: usize, seconds: f64) -> f64 {
+    count as f64 / seconds
 }
 
 /// So many times as good as a side, in sending (0) or draining (1).
 fn at_least(metric: usize, against: Role, at_least: f64, group: &str) -> Target {
     Target { metric, goal: Goal::Ratio { against, at_least }, group: group.to_owned() }
+}
+
+/// What a part of a round's messages took, as if it had been all of them, which are so many times as many: rates are compared.
+fn stand_for(mut round: QueueRound, times: usize) -> QueueRound {
+    #[allow(clippy::cast_precision_loss)] // a small number
+    let factor = times as f64;
+    (round.send_seconds, round.drain_seconds) = (round.send_seconds * factor, round.drain_seconds * factor);
+    round.delivered *= times;
+    round
 }
 
 /// A name that no other round has.

@@ -16,7 +16,7 @@ use storage_queue_amqp::AmqpDriver;
 use tokio::sync::Mutex;
 use tokio::time::{Duration, timeout};
 
-use super::{Ours, Subject, at_least, fresh_name};
+use super::{Ours, Subject, at_least, fresh_name, stand_for};
 use crate::queue::drive::{AsyncQueue, QueueCase, QueueRound, drive_async};
 use crate::report::Target;
 use crate::subject::{Named, Role};
@@ -86,15 +86,7 @@ impl Subject for Raw {
         let round = drive_async(Arc::clone(&queue), QueueCase { messages, ..*case }).await;
         queue.workers[0].0.queue_delete(queue.name.as_str().into(), QueueDeleteOptions::default()).await?;
         connection.close(200, "done".into()).await?;
-        // Rates are compared: a part stands for the whole.
-        let scale = case.messages / messages;
-        round.map(|mut round| {
-            #[allow(clippy::cast_precision_loss)] // a small number
-            let factor = scale as f64;
-            (round.send_seconds, round.drain_seconds) = (round.send_seconds * factor, round.drain_seconds * factor);
-            round.delivered *= scale;
-            round
-        })
+        round.map(|round| stand_for(round, case.messages / messages))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Redis: the toolkit's own scripts called by the bare client.
+//! Redis: the toolkit's own scripts called by the bare client, apalis-redis, and BullMQ.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,20 +11,35 @@ use redis::{Script, Value};
 use storage_core::{QueueName, QueueSpec, QueueStore};
 use storage_redis::RedisDriver;
 
-use super::{Ours, Subject, at_least, fresh_name};
+use super::apalis::Apalis;
+use super::bullmq::BullMq;
+use super::{Ours, Place, Subject, at_least, fresh_name};
 use crate::queue::drive::{AsyncQueue, QueueCase, QueueRound, drive_async};
 use crate::report::Target;
 use crate::subject::{Named, Role};
 
-pub(super) fn subjects(address: &str) -> Vec<Box<dyn Subject>> {
-    vec![
-        Box::new(Ours { name: "storage-redis", driver: &RedisDriver, address: address.to_owned() }),
-        Box::new(Raw { address: address.to_owned() }),
-    ]
+pub(super) fn subjects(place: &Place<'_>) -> Vec<Box<dyn Subject>> {
+    let address = || place.address.to_owned();
+    let mut subjects: Vec<Box<dyn Subject>> = vec![
+        Box::new(Ours { name: "storage-redis", driver: &RedisDriver, address: address() }),
+        Box::new(Raw { address: address() }),
+        Box::new(Apalis { address: address() }),
+    ];
+    if let Some(program) = place.peers.bullmq.clone() {
+        subjects.push(Box::new(BullMq { address: address(), program }));
+    }
+    subjects
 }
 
 pub(super) fn targets() -> Vec<Target> {
-    (0..2).map(|metric| at_least(metric, Role::Baseline, 0.8, "Redis: the same scripts by the bare client")).collect()
+    (0..2)
+        .flat_map(|metric| {
+            [
+                at_least(metric, Role::Baseline, 0.8, "Redis: the same scripts by the bare client"),
+                at_least(metric, Role::Peer, 1.0, "Redis: the better of apalis-redis and BullMQ"),
+            ]
+        })
+        .collect()
 }
 
 macro_rules! script {

@@ -185,7 +185,7 @@ impl Ledger {
 const NUMBER: usize = 20;
 
 /// A body that no other message has: its number, then text that does not repeat within the message.
-fn body(number: usize, length: usize) -> Bytes {
+pub fn body(number: usize, length: usize) -> Bytes {
     let mut text = format!("{number:020}");
     let mut state = number as u64 ^ 0x9E37_79B9_7F4A_7C15;
     while text.len() < length {

@@ -5,7 +5,7 @@ pub mod drive;
 mod peers;
 mod raw;
 
-pub(crate) use peers::last_line;
+pub(crate) use peers::{answer, last_line};
 
 use std::path::Path;
 

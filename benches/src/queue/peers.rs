@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
+use serde::de::DeserializeOwned;
 use tokio::process::Command;
 
 use crate::context::Context;
@@ -105,15 +106,20 @@ impl QueueSubject for Child {
         {
             command.arg(option).arg(value.to_string());
         }
-        let output = tokio::time::timeout(ROUND_LIMIT, command.kill_on_drop(true).output())
-            .await
-            .with_context(|| format!("a round took more than {ROUND_LIMIT:?}"))?
-            .with_context(|| format!("starting {}", self.name))?;
-        if !output.status.success() {
-            bail!("{}: {}", output.status, last_line(&output.stderr));
-        }
-        serde_json::from_slice(&output.stdout).context("reading the peer's answer")
+        answer(self.name, &mut command).await
     }
+}
+
+/// Runs a child for one round, and reads the JSON that it prints.
+pub(crate) async fn answer<T: DeserializeOwned>(name: &str, command: &mut Command) -> Result<T> {
+    let output = tokio::time::timeout(ROUND_LIMIT, command.kill_on_drop(true).output())
+        .await
+        .with_context(|| format!("a round took more than {ROUND_LIMIT:?}"))?
+        .with_context(|| format!("starting {name}"))?;
+    if !output.status.success() {
+        bail!("{}: {}", output.status, last_line(&output.stderr));
+    }
+    serde_json::from_slice(&output.stdout).context("reading the peer's answer")
 }
 
 /// Builds `peers/fang` into the bench's own target folder.

@@ -5,7 +5,7 @@
 //! before the server's end of it, since it is counted from before the request. What a receipt of this process no longer proves is refused.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::Subject;
@@ -20,7 +20,7 @@ const SWEEP: usize = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct Lease {
     /// Of the queue.
-    pub(crate) life: String,
+    pub(crate) life: Arc<str>,
     pub(crate) lane: Lane,
     pub(crate) sequence: u64,
     pub(crate) id: String,
@@ -30,16 +30,73 @@ pub(crate) struct Lease {
     pub(crate) ends: Instant,
 }
 
-/// A message's place, of whatever queue.
-type Place = (String, u64);
+/// A lease, and the number of the receipt that proves it.
+#[derive(Debug)]
+struct Held {
+    lease: Lease,
+    number: u64,
+}
 
 #[derive(Debug, Default)]
 struct Table {
-    leases: HashMap<String, Lease>,
-    /// The receipt by which a place is held.
-    held: HashMap<Place, String>,
-    swept: usize,
+    /// By the queue's life, then by the message's place.
+    queues: HashMap<Arc<str>, HashMap<u64, Held>>,
+    leases: usize,
+    /// How many were noted since the last look for those that have ended.
+    noted: usize,
     last: u64,
+}
+
+impl Table {
+    fn get(&self, own: &Own<'_>) -> Option<&Lease> {
+        let held = self.queues.get(own.life)?.get(&own.sequence)?;
+        (held.number == own.number).then_some(&held.lease)
+    }
+
+    fn get_mut(&mut self, own: &Own<'_>) -> Option<&mut Lease> {
+        let held = self.queues.get_mut(own.life)?.get_mut(&own.sequence)?;
+        (held.number == own.number).then_some(&mut held.lease)
+    }
+
+    fn insert(&mut self, lease: Lease) {
+        let held = Held { number: self.last, lease };
+        let queue = match self.queues.get_mut(&held.lease.life) {
+            Some(queue) => queue,
+            None => self.queues.entry(Arc::clone(&held.lease.life)).or_default(),
+        };
+        if queue.insert(held.lease.sequence, held).is_none() {
+            self.leases += 1;
+        }
+    }
+
+    fn remove(&mut self, own: &Own<'_>) -> Option<Lease> {
+        self.get(own)?;
+        let held = self.queues.get_mut(own.life)?.remove(&own.sequence)?;
+        self.leases -= 1;
+        Some(held.lease)
+    }
+
+    /// Forgets those that have ended, once so many were noted that it is no more work than that.
+    fn sweep(&mut self) {
+        self.noted += 1;
+        if self.noted < SWEEP.max(self.leases) {
+            return;
+        }
+        let now = Instant::now();
+        for queue in self.queues.values_mut() {
+            queue.retain(|_, held| held.lease.ends > now);
+        }
+        self.queues.retain(|_, queue| !queue.is_empty());
+        self.leases = self.queues.values().map(HashMap::len).sum();
+        self.noted = 0;
+    }
+}
+
+/// A receipt that this store has made, taken apart.
+struct Own<'a> {
+    life: &'a str,
+    sequence: u64,
+    number: u64,
 }
 
 /// All leases of one store.
@@ -83,62 +140,60 @@ impl Leases {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `None`: it is of another store, or none at all.
+    fn own<'a>(&self, receipt: &'a Receipt) -> Option<Own<'a>> {
+        let (claim, mark) = receipt.0.rsplit_once('.')?;
+        let number = mark.strip_prefix(self.store.as_str())?.strip_prefix('-')?.parse().ok()?;
+        let mut parts = claim.split('.');
+        let (life, _lane, sequence) = (parts.next()?, parts.next()?, parts.next()?.parse().ok()?);
+        Some(Own { life, sequence, number })
+    }
+
     /// Notes a lease and makes its receipt.
     pub(crate) fn note(&self, lease: Lease) -> Receipt {
         let mut table = self.table();
-        table.swept += 1;
-        if table.swept >= SWEEP.max(table.leases.len()) {
-            let now = Instant::now();
-            table.leases.retain(|_, lease| lease.ends > now);
-            let Table { leases, held, .. } = &mut *table;
-            held.retain(|_, receipt| leases.contains_key(receipt));
-            table.swept = 0;
-        }
+        table.sweep();
         table.last += 1;
         let receipt =
             format!("{}.{}.{}.{}.{}-{}", lease.life, lease.lane.mark(), lease.sequence, lease.id, self.store, table.last);
-        let place = (lease.life.clone(), lease.sequence);
-        if let Some(stale) = table.held.insert(place, receipt.clone()) {
-            table.leases.remove(&stale);
-        }
-        table.leases.insert(receipt.clone(), lease);
+        table.insert(lease);
         Receipt(receipt)
     }
 
     /// The lease that a receipt proves, if it has not ended.
     pub(crate) fn find(&self, receipt: &Receipt, life: &str, lane: Lane) -> Option<Lease> {
+        let own = self.own(receipt).filter(|own| own.life == life)?;
         let table = self.table();
-        let lease = table.leases.get(&receipt.0)?;
-        let good = lease.life == life && lease.lane == lane && lease.ends > Instant::now();
-        good.then(|| lease.clone())
+        let lease = table.get(&own)?;
+        (lease.lane == lane && lease.ends > Instant::now()).then(|| lease.clone())
     }
 
-    /// The lease under which this store has a message, if it has not ended.
-    pub(crate) fn holder(&self, life: &str, sequence: u64) -> Option<Lease> {
+    /// When the lease ends under which this store has a message, if it has not ended.
+    pub(crate) fn held_until(&self, life: &str, sequence: u64) -> Option<Instant> {
         let table = self.table();
-        let lease = table.leases.get(table.held.get(&(life.to_owned(), sequence))?)?;
-        (lease.ends > Instant::now()).then(|| lease.clone())
+        let ends = table.queues.get(life)?.get(&sequence)?.lease.ends;
+        (ends > Instant::now()).then_some(ends)
     }
 
     /// Says that a lease may end at `ends` already, since the server has been or is being told so.
     pub(crate) fn shorten(&self, receipt: &Receipt, ends: Instant) {
-        if let Some(lease) = self.table().leases.get_mut(&receipt.0) {
+        let Some(own) = self.own(receipt) else { return };
+        if let Some(lease) = self.table().get_mut(&own) {
             lease.ends = lease.ends.min(ends);
         }
     }
 
     /// A new receipt for a lease that ends at `ends`; the one before is stale. `None`: it was stale already.
     pub(crate) fn renew(&self, receipt: &Receipt, ends: Instant) -> Option<Receipt> {
-        let lease = self.table().leases.remove(&receipt.0)?;
+        let own = self.own(receipt)?;
+        let lease = self.table().remove(&own)?;
         Some(self.note(Lease { ends, ..lease }))
     }
 
     /// Forgets a lease. False: somebody else did.
     pub(crate) fn forget(&self, receipt: &Receipt) -> bool {
-        let mut table = self.table();
-        let Some(lease) = table.leases.remove(&receipt.0) else { return false };
-        table.held.remove(&(lease.life, lease.sequence));
-        true
+        let Some(own) = self.own(receipt) else { return false };
+        self.table().remove(&own).is_some()
     }
 
     /// A receipt that proves nothing: what is answered where a lease was given up.
@@ -176,9 +231,9 @@ mod tests {
         let second = leases.renew(&first, Instant::now() + LONG).unwrap();
         assert_ne!(first, second);
         assert!(leases.find(&first, "life", Lane::Live).is_none() && leases.renew(&first, Instant::now()).is_none());
-        assert!(leases.holder("life", 1).is_some());
+        assert!(leases.held_until("life", 1).is_some());
         leases.shorten(&second, Instant::now());
-        assert!(leases.find(&second, "life", Lane::Live).is_none() && leases.holder("life", 1).is_none());
+        assert!(leases.find(&second, "life", Lane::Live).is_none() && leases.held_until("life", 1).is_none());
         let third = leases.note(lease(1, LONG));
         assert!(leases.forget(&third) && !leases.forget(&third) && !leases.forget(&second));
     }
@@ -190,7 +245,8 @@ mod tests {
             leases.note(lease(n, Duration::ZERO));
         }
         let table = leases.table();
-        assert!(table.leases.len() <= SWEEP && table.held.len() <= SWEEP, "{} leases", table.leases.len());
+        let (held, queues) = (table.queues.values().map(HashMap::len).sum::<usize>(), table.queues.len());
+        assert!(held <= SWEEP && held == table.leases && queues <= 1, "{held} leases, {} by count", table.leases);
     }
 
     #[test]

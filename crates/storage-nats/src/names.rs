@@ -12,6 +12,8 @@
 //! and a pull consumer for each of the three parts. A prefix has no `-`, so the first one of a stream's name ends it. The consumers' names end with
 //! the mark of this life of the queue: what was received of a queue that is gone can't acknowledge anything of another one with its name.
 
+use std::sync::Arc;
+
 use storage_core::QueueName;
 
 /// A part of a queue that messages are received from.
@@ -49,12 +51,12 @@ pub(crate) struct Names {
     /// `storage.mail`.
     root: String,
     /// Of this life.
-    pub(crate) life: String,
+    pub(crate) life: Arc<str>,
 }
 
 impl Names {
     pub(crate) fn new(prefix: &str, queue: &QueueName, life: &str) -> Self {
-        Self { stream: stream(prefix, queue), root: format!("{prefix}.{queue}"), life: life.to_owned() }
+        Self { stream: stream(prefix, queue), root: format!("{prefix}.{queue}"), life: life.into() }
     }
 
     /// All subjects of the stream.

@@ -117,7 +117,7 @@ impl NatsQueue {
     /// What a delete by a receipt that proves nothing comes to.
     async fn late_delete(&self, found: &Found, receipt: &Receipt) -> Result<()> {
         let names = &found.open.names;
-        let claim = Claim::read(receipt).filter(|claim| claim.life == names.life && claim.lane == found.lane);
+        let claim = Claim::read(receipt).filter(|claim| claim.life == *names.life && claim.lane == found.lane);
         let Some(claim) = claim else { return Err(lost()) };
         // Where it was; where it went when it died; where it went from there.
         let places = [
@@ -236,22 +236,27 @@ impl QueueBackend for NatsQueue {
                 Err(error) => Err(error),
             },
         };
-        let settle = |(receipt, lease): (&Receipt, &Option<Lease>)| {
-            let (receipt, held) = (receipt.clone(), lease.is_some());
-            let (found, said) = (&found, &said);
-            async move {
-                match (held, said) {
-                    (true, Ok(())) => {
-                        self.inner.leases.forget(&receipt);
-                        Ok(())
-                    }
-                    (true, Err(error)) => Err(error.duplicate()),
-                    (false, _) => self.late_delete(found, &receipt).await,
+        let (mut outcomes, mut late) = (Vec::with_capacity(receipts.len()), Vec::new());
+        for (index, (receipt, lease)) in receipts.iter().zip(&leases).enumerate() {
+            outcomes.push(match (lease, &said) {
+                (Some(_), Ok(())) => {
+                    self.inner.leases.forget(receipt);
+                    Ok(())
                 }
-            }
-        };
-        let settled: Vec<_> = receipts.iter().zip(&leases).map(settle).collect();
-        Ok(futures::stream::iter(settled).buffered(LOOKUPS).collect().await)
+                (Some(_), Err(error)) => Err(error.duplicate()),
+                (None, _) => {
+                    late.push((index, receipt));
+                    Err(lost())
+                }
+            });
+        }
+        let found = &found;
+        let late: Vec<_> = late.into_iter().map(|(index, receipt)| async move { (index, self.late_delete(found, receipt).await) }).collect();
+        let mut late = futures::stream::iter(late).buffer_unordered(LOOKUPS);
+        while let Some((index, outcome)) = late.next().await {
+            outcomes[index] = outcome;
+        }
+        Ok(outcomes)
     }
 
     async fn update(&self, queue: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt> {

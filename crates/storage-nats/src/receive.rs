@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::Subject;
 use chrono::Utc;
-use storage_core::{Delivery, Error, QueueName, Receipt, Receive, Result};
+use storage_core::{Delivery, Error, QueueName, Receive, Result};
 use tokio::sync::watch;
 
 use crate::codec::{self, Stored};
@@ -34,13 +35,13 @@ pub(crate) fn read(raw: &Raw) -> Stored {
 struct Taken {
     inner: Arc<Inner>,
     deliveries: Vec<Delivery>,
-    /// Of each.
-    leases: Vec<Lease>,
+    /// Where each is acknowledged.
+    replies: Vec<Subject>,
 }
 
 impl Taken {
     fn accept(mut self) -> Vec<Delivery> {
-        self.leases.clear();
+        self.replies.clear();
         std::mem::take(&mut self.deliveries)
     }
 
@@ -51,7 +52,7 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let replies: Vec<_> = self.leases.drain(..).map(|lease| lease.reply).collect();
+        let replies = std::mem::take(&mut self.replies);
         let receipts: Vec<_> = self.deliveries.drain(..).map(|delivery| delivery.receipt).collect();
         for receipt in &receipts {
             self.inner.leases.forget(receipt);
@@ -109,7 +110,7 @@ impl Gather {
     async fn run(self, mut gone: watch::Receiver<bool>) -> Result<Taken> {
         let _active = self.inner.enter();
         let mut closing = self.inner.closing();
-        let mut taken = Taken { inner: Arc::clone(&self.inner), deliveries: Vec::new(), leases: Vec::new() };
+        let mut taken = Taken { inner: Arc::clone(&self.inner), deliveries: Vec::new(), replies: Vec::new() };
         let max = self.request.max as usize;
         if self.lane == Lane::Live {
             later::watch(&self.inner, &self.open, self.until);
@@ -165,9 +166,9 @@ impl Gather {
         let life = &self.open.names.life;
         let (mut alive, mut doomed) = (Vec::new(), Vec::new());
         for raw in pulled.messages {
-            if let Some(held) = self.inner.leases.holder(life, raw.sequence) {
+            if let Some(ends) = self.inner.leases.held_until(life, raw.sequence) {
                 // A server may deliver what is in somebody's hands; if in ours, we know.
-                let left = held.ends.saturating_duration_since(Instant::now());
+                let left = ends.saturating_duration_since(Instant::now());
                 settle::mention(&self.inner.client, &raw.reply, Word::In(left)).await;
                 continue;
             }
@@ -196,16 +197,16 @@ impl Gather {
         let leased_until = Utc::now() + ends.saturating_duration_since(Instant::now());
         for (raw, stored) in alive {
             let lease = Lease {
-                life: life.clone(),
+                life: Arc::clone(life),
                 lane: self.lane,
                 sequence: raw.sequence,
                 id: stored.id.clone(),
                 deliveries: raw.deliveries,
-                reply: raw.reply,
+                reply: raw.reply.clone(),
                 ends,
             };
-            let receipt: Receipt = self.inner.leases.note(lease.clone());
-            taken.leases.push(lease);
+            let receipt = self.inner.leases.note(lease);
+            taken.replies.push(raw.reply);
             taken.deliveries.push(Delivery { message: stored.into_message(raw.deliveries), receipt, leased_until });
         }
         Ok(buried)

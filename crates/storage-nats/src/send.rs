@@ -6,9 +6,10 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use bytes::Bytes;
 use futures::FutureExt as _;
+use futures::future::FusedFuture;
 use storage_core::{Error, ErrorKind, MessageId, NewMessage, Result, Sent};
 
-use crate::client::{self, NatsClient};
+use crate::client;
 use crate::open::Open;
 use crate::store::Inner;
 use crate::{codec, error};
@@ -44,11 +45,13 @@ pub(crate) async fn send(inner: &Inner, open: &Open, messages: Vec<NewMessage>) 
     })?;
     let _permits = permits.map_err(|_| Error::internal("a store's semaphore was closed"))?;
     let connects = inner.client.connects();
-    let mut sending = Sending { sent: Vec::with_capacity(outgoing.len()), connects, ..Sending::default() };
+    let mut sending = Sending { sent: Vec::with_capacity(outgoing.len()), ..Sending::default() };
     let total = outgoing.len();
+    // One for all of them: it sets a timer.
+    let mut reconnected = std::pin::pin!(inner.client.reconnected(connects).fuse());
     for Outgoing { subject, headers, body } in outgoing {
         if sending.waiting.len() >= window {
-            sending.next(&inner.client).await;
+            sending.next(&mut reconnected).await;
         }
         if sending.failure.is_some() {
             break;
@@ -59,7 +62,7 @@ pub(crate) async fn send(inner: &Inner, open: &Open, messages: Vec<NewMessage>) 
         }
     }
     while !sending.waiting.is_empty() {
-        sending.next(&inner.client).await;
+        sending.next(&mut reconnected).await;
     }
     match sending.failure {
         None => Ok(sending.sent),
@@ -76,15 +79,13 @@ struct Sending {
     waiting: VecDeque<PublishAckFuture>,
     sent: Vec<Sent>,
     failure: Option<Error>,
-    /// How often the connection had been made at first.
-    connects: u64,
     /// True once an acknowledgement did not come: those behind it are not waited for.
     given_up: bool,
 }
 
 impl Sending {
-    /// Awaits the oldest acknowledgement.
-    async fn next(&mut self, client: &NatsClient) {
+    /// Awaits the oldest acknowledgement, or until the connection was made anew.
+    async fn next(&mut self, reconnected: &mut (impl FusedFuture<Output = ()> + Unpin)) {
         let Some(ack) = self.waiting.pop_front() else { return };
         let ack = ack.into_future();
         let ack = if self.given_up {
@@ -96,7 +97,7 @@ impl Sending {
             tokio::select! {
                 biased;
                 ack = ack => ack,
-                () = client.reconnected(self.connects) => {
+                () = reconnected => {
                     self.given_up = true;
                     self.failure.get_or_insert_with(client::broke);
                     return;

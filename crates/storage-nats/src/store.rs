@@ -138,7 +138,11 @@ impl Inner {
     /// See [`error::from_publish`].
     pub(crate) async fn publish(&self, subject: String, headers: HeaderMap, body: Bytes) -> Result<PublishAckFuture> {
         let started = std::time::Instant::now();
-        let message = PublishMessage::build().payload(body).headers(headers);
+        let mut message = PublishMessage::build().payload(body);
+        // Empty ones would be sent, stored and delivered too.
+        if !headers.is_empty() {
+            message = message.headers(headers);
+        }
         let sent = tokio::time::timeout(self.client.timeout(), self.client.jetstream().send_publish(subject, message)).await;
         sent.map_err(|_| self.client.no_answer(started))?.map_err(|error| error::from_publish(&error))
     }

@@ -14,7 +14,7 @@ use crate::client::{MOST, Raw};
 use crate::held::Held;
 use crate::moves;
 use crate::receipt::{Claim, Kind};
-use crate::store::{Found, Lane, Store, in_seconds};
+use crate::store::{Found, Lane, Store, What, in_seconds};
 use crate::text::Head;
 
 /// How often a call that does not wait any more looks again behind messages that are not to be delivered.
@@ -27,6 +27,18 @@ struct Taken {
     deliveries: Vec<Delivery>,
     /// Some were there that are not to be delivered.
     others: bool,
+    /// There were as many as were asked for.
+    all: bool,
+}
+
+impl Taken {
+    fn what(&self) -> What {
+        match self {
+            Self { all: true, .. } => What::All,
+            Self { others: false, deliveries, .. } if deliveries.is_empty() => What::Nothing,
+            _ => What::Some,
+        }
+    }
 }
 
 pub(crate) async fn receive(store: &Arc<Store>, lane: &Lane, request: &Receive) -> Result<Vec<Delivery>> {
@@ -40,8 +52,9 @@ pub(crate) async fn receive(store: &Arc<Store>, lane: &Lane, request: &Receive) 
         if store.open.is_closed() {
             return Ok(Vec::new());
         }
-        let taken = take(store, lane, request.max, visibility).await?;
-        let idle = store.note_idle(&queue, taken.deliveries.is_empty() && !taken.others);
+        let at_once = if store.was_full(&queue) { store.concurrency } else { 1 };
+        let taken = take(store, lane, request.max, visibility, at_once).await?;
+        let idle = store.note_found(&queue, taken.what());
         let left = deadline.saturating_duration_since(Instant::now());
         if !taken.deliveries.is_empty() || (left.is_zero() && (!taken.others || looks >= MOST_LOOKS)) {
             return Ok(taken.deliveries);
@@ -70,12 +83,12 @@ struct Wave {
     failure: Option<Error>,
 }
 
-async fn take(store: &Arc<Store>, lane: &Lane, max: u32, visibility: u32) -> Result<Taken> {
+/// One request or several at once, then ever more, as long as they come back full.
+async fn take(store: &Arc<Store>, lane: &Lane, max: u32, visibility: u32, at_once: usize) -> Result<Taken> {
     let cap = if lane.dead { None } else { admin::spec(store, &lane.source).await?.max_deliveries };
     let until = add(Utc::now(), Duration::from_secs(visibility.into()));
-    let mut taken = Taken { deliveries: Vec::new(), others: false };
-    let (mut wanted, mut requests, mut bytes) = (max, 1, 0);
-    // One request, then ever more at once, as long as they come back full.
+    let mut taken = Taken { deliveries: Vec::new(), others: false, all: false };
+    let (mut wanted, mut requests, mut bytes) = (max, at_once, 0);
     let failure = loop {
         let Wave { found, full, mut failure } = ask(store, lane, wanted, requests, visibility).await;
         wanted = wanted.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
@@ -89,6 +102,7 @@ async fn take(store: &Arc<Store>, lane: &Lane, max: u32, visibility: u32) -> Res
                 Err(error) => failure = Some(error),
             }
         }
+        taken.all = full;
         if failure.is_some() || !full || wanted == 0 || bytes >= MAX_TAKEN {
             break failure;
         }

@@ -37,7 +37,7 @@ pub(crate) async fn send(store: &Store, lane: &Lane, messages: Vec<NewMessage>) 
     });
     let sent: Vec<Result<Option<Sent>>> = futures::stream::iter(sent).buffered(store.concurrency).collect().await;
     if let Ok(queue) = lane.queue() {
-        store.note_idle(&queue, false);
+        store.note_sent(&queue);
     }
     sent.into_iter().filter_map(Result::transpose).collect()
 }

@@ -35,8 +35,25 @@ pub(crate) struct Store {
     pub(crate) open: OpenFlag,
     closing: watch::Sender<bool>,
     specs: Mutex<HashMap<QueueName, (QueueSpec, Instant)>>,
-    /// How often in a row a queue was found empty.
-    idle: Mutex<HashMap<QueueName, u32>>,
+    /// How the last receive from a queue went, where that says something about the next.
+    paces: Mutex<HashMap<QueueName, Pace>>,
+}
+
+/// What a receive found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Nothing,
+    Some,
+    /// As many messages as were asked for.
+    All,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// It was empty, so often in a row.
+    Empty(u32),
+    /// It had as many messages as were asked for.
+    Full,
 }
 
 impl Store {
@@ -53,7 +70,7 @@ impl Store {
             open: OpenFlag::default(),
             closing: watch::Sender::new(false),
             specs: Mutex::default(),
-            idle: Mutex::default(),
+            paces: Mutex::default(),
         })
     }
 
@@ -68,7 +85,7 @@ impl Store {
             open: OpenFlag::default(),
             closing: watch::Sender::new(false),
             specs: Mutex::default(),
-            idle: Mutex::default(),
+            paces: Mutex::default(),
             ..*self
         }
     }
@@ -113,19 +130,35 @@ impl Store {
         }
     }
 
-    /// Takes note whether a queue was found empty; answers how often in a row it was.
-    pub(crate) fn note_idle(&self, queue: &QueueName, empty: bool) -> u32 {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if !empty {
-            idle.remove(queue);
-            return 0;
+    /// Takes note of what was found in a queue; answers how often in a row it was empty.
+    pub(crate) fn note_found(&self, queue: &QueueName, found: What) -> u32 {
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = paces.remove(queue);
+        if paces.len() >= MOST_QUEUES {
+            paces.clear();
         }
-        if idle.len() >= MOST_QUEUES {
-            idle.clear();
+        let (pace, times) = match (found, before) {
+            (What::Some, _) => return 0,
+            (What::All, _) => (Pace::Full, 0),
+            (What::Nothing, Some(Pace::Empty(times))) => (Pace::Empty(times.saturating_add(1)), times.saturating_add(1)),
+            (What::Nothing, _) => (Pace::Empty(1), 1),
+        };
+        paces.insert(queue.clone(), pace);
+        times
+    }
+
+    /// A queue that something was sent to is not known to be empty.
+    pub(crate) fn note_sent(&self, queue: &QueueName) {
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(paces.get(queue), Some(Pace::Empty(_))) {
+            paces.remove(queue);
         }
-        let times = idle.entry(queue.clone()).or_default();
-        *times = times.saturating_add(1);
-        *times
+    }
+
+    /// True where the last receive brought as much as it asked for.
+    pub(crate) fn was_full(&self, queue: &QueueName) -> bool {
+        let paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(paces.get(queue), Some(Pace::Full))
     }
 
     /// A message as it is understood, with its body still in its blob if it is in one.

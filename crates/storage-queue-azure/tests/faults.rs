@@ -362,10 +362,20 @@ async fn receipts_work_in_another_process() {
     assert_eq!(nothing.unwrap_err().kind(), ErrorKind::LeaseLost);
 }
 
-/// Four workers on four handles share messages: none is lost, and only what was sent twice comes twice. The emulator leaves a request unanswered now and then.
+/// Four workers on four handles share messages: none is lost, and only what was sent twice comes twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn four_workers_share_messages() {
-    const COUNT: usize = 2_000;
+    four_workers_share(2_000).await;
+}
+
+/// The same for long: five minutes on an emulator.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn soak_four_workers_share_fifty_thousand_messages() {
+    four_workers_share(50_000).await;
+}
+
+async fn four_workers_share(count: usize) {
     let Some(address) = common::address_or_skip() else { return };
     let url = common::url(&address, &common::prefix());
     let store = common::open(&url);
@@ -373,9 +383,9 @@ async fn four_workers_share_messages() {
     let seen = Seen::default();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let workers: Vec<_> = (0..4).map(|_| consume(&common::open(&url), &seen, PATIENCE, &stopped)).collect();
-    let failed = produce(&store, 0..COUNT, &AtomicUsize::new(0)).await;
-    let more = until_seen(&seen, COUNT).await;
-    println!("{COUNT} messages, {failed} calls sent again, {more} messages came more than once");
+    let failed = produce(&store, 0..count, &AtomicUsize::new(0)).await;
+    let more = until_seen(&seen, count).await;
+    println!("{count} messages, {failed} calls sent again, {more} messages came more than once");
     assert!(more <= failed * 10, "{more} messages came more than once");
     stop.send_replace(true);
     for worker in workers {

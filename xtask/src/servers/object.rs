@@ -69,11 +69,12 @@ pub(super) fn azurite(place: &Place) -> Result<Launch> {
     Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
 }
 
-/// Azure Storage Queue in memory.
+/// Azure Storage Queue. In memory it holds each body apart, and stands still for minutes every minute while it removes those of a few thousand
+/// deleted messages one by one; in files many share one.
 pub(super) fn azurite_queue(place: &Place) -> Result<Launch> {
-    let port = place.ports[0];
+    let (port, folder) = (place.ports[0], place.folder.to_string_lossy());
     let arguments =
-        ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--queueHost", "127.0.0.1", "--queuePort", &port.to_string()];
+        ["--location", &folder, "--silent", "--disableTelemetry", "--queueHost", "127.0.0.1", "--queuePort", &port.to_string()];
     let arguments = arguments.map(str::to_owned).to_vec();
     Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
 }
