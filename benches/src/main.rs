@@ -115,7 +115,7 @@ struct Args {
     /// Write this run's samples to a file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where to write the document; sections that this run leaves out keep the figures of the last run that had them.
+    /// The document to write into; sections that this run leaves out stay as they stand there.
     /// [default: the repository's docs/performance.md; with `--quick`, none]
     #[arg(long, value_name = "FILE")]
     doc: Option<PathBuf>,
@@ -180,20 +180,21 @@ async fn bench(args: Args) -> Result<()> {
     }
     let doc = args.doc.or_else(|| (!context.partial()).then(|| context.root().join("docs/performance.md")));
     let Some(doc) = doc else { return Ok(()) };
-    write_document(&context, &doc, sections)
+    write_document(&context, &doc, &sections)
 }
 
-/// Writes the document from this run's sections and those that earlier runs left.
-fn write_document(context: &Context, doc: &Path, sections: Vec<Section>) -> Result<()> {
-    let ids: Vec<&str> = SectionName::value_variants().iter().map(|name| name.id()).collect();
-    // Small sizes and picked cases are for looking at, not for keeping.
-    let sections =
-        if context.partial() { sections } else { report::merge(&context.target.join("performance.json"), sections, &ids)? };
+/// Writes this run's sections into the document. Of small sizes and picked cases, which are for looking at, it makes one by themselves.
+fn write_document(context: &Context, doc: &Path, sections: &[Section]) -> Result<()> {
+    let before = match std::fs::read_to_string(doc) {
+        Ok(before) if !context.partial() => before,
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("reading the document"),
+        _ => String::new(),
+    };
     let changes = std::fs::read_to_string(context.home.join("CHANGES.md")).context("reading benches/CHANGES.md")?;
     if let Some(folder) = doc.parent() {
         std::fs::create_dir_all(folder).context("making the document's folder")?;
     }
-    std::fs::write(doc, report::document(&sections, &changes)).with_context(|| format!("writing {}", doc.display()))?;
+    std::fs::write(doc, report::document(&before, sections, &changes)).with_context(|| format!("writing {}", doc.display()))?;
     context.progress(&format!("wrote {}", doc.display()));
     Ok(())
 }

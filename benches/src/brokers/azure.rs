@@ -36,7 +36,7 @@ const VERSION: &str = "2024-11-04";
 pub(super) fn subjects(place: &Place<'_>) -> Vec<Box<dyn Subject>> {
     let address = format!("azure-queue:?emulator=true&endpoint={}&concurrency={AT_ONCE}", place.address);
     vec![
-        Box::new(Ours { name: "storage-queue-azure", driver: &AzureQueueDriver, address }),
+        Box::new(Ours::new("storage-queue-azure", &AzureQueueDriver, &address)),
         Box::new(Raw { address: place.address.to_owned() }),
     ]
 }
@@ -59,9 +59,7 @@ impl Named for Raw {
     }
 
     fn note(&self) -> String {
-        format!(
-            "{AT_ONCE} requests at once, {MOST} messages received by each; the emulator (Azurite, in memory) serves one at a time"
-        )
+        format!("{AT_ONCE} requests at once, {MOST} messages received by each; the emulator (Azurite) serves one at a time")
     }
 }
 

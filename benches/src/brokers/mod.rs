@@ -182,8 +182,16 @@ fn fresh_name() -> String {
 /// The toolkit on a broker.
 struct Ours {
     name: &'static str,
+    role: Role,
+    note: &'static str,
     driver: &'static (dyn Driver + Sync),
     address: String,
+}
+
+impl Ours {
+    fn new(name: &'static str, driver: &'static (dyn Driver + Sync), address: &str) -> Self {
+        Self { name, role: Role::Ours, note: "", driver, address: address.to_owned() }
+    }
 }
 
 impl Named for Ours {
@@ -192,7 +200,11 @@ impl Named for Ours {
     }
 
     fn role(&self) -> Role {
-        Role::Ours
+        self.role
+    }
+
+    fn note(&self) -> String {
+        self.note.to_owned()
     }
 }
 

@@ -22,10 +22,7 @@ use crate::subject::{Named, Role};
 const FETCH: Duration = Duration::from_millis(200);
 
 pub(super) fn subjects(address: &str) -> Vec<Box<dyn Subject>> {
-    vec![
-        Box::new(Ours { name: "storage-nats", driver: &NatsDriver, address: address.to_owned() }),
-        Box::new(Raw { address: address.to_owned() }),
-    ]
+    vec![Box::new(Ours::new("storage-nats", &NatsDriver, address)), Box::new(Raw { address: address.to_owned() })]
 }
 
 pub(super) fn targets() -> Vec<Target> {

@@ -27,8 +27,15 @@ const FIRST: Duration = Duration::from_millis(200);
 const PREFETCH: u16 = 1_000;
 
 pub(super) fn subjects(address: &str) -> Vec<Box<dyn Subject>> {
+    let ahead = format!("{address}?prefetch={PREFETCH}");
+    let exact = Ours {
+        role: Role::Information,
+        note: "its default: no message is fetched that nobody has asked for, so none counts for a delivery that nobody saw",
+        ..Ours::new("storage-queue-amqp, nothing fetched ahead", &AmqpDriver, address)
+    };
     vec![
-        Box::new(Ours { name: "storage-queue-amqp", driver: &AmqpDriver, address: address.to_owned() }),
+        Box::new(Ours { note: "`prefetch = 1000`, as lapin here", ..Ours::new("storage-queue-amqp", &AmqpDriver, &ahead) }),
+        Box::new(exact),
         Box::new(Raw { address: address.to_owned(), pipelined: true }),
         Box::new(Raw { address: address.to_owned(), pipelined: false }),
     ]

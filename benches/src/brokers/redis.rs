@@ -21,7 +21,7 @@ use crate::subject::{Named, Role};
 pub(super) fn subjects(place: &Place<'_>) -> Vec<Box<dyn Subject>> {
     let address = || place.address.to_owned();
     let mut subjects: Vec<Box<dyn Subject>> = vec![
-        Box::new(Ours { name: "storage-redis", driver: &RedisDriver, address: address() }),
+        Box::new(Ours::new("storage-redis", &RedisDriver, &address())),
         Box::new(Raw { address: address() }),
         Box::new(Apalis { address: address() }),
     ];

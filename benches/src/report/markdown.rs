@@ -16,19 +16,58 @@ the largest behind it. Against a target stands how many times as good the toolki
 better, for times and sizes too.
 ";
 
-/// The whole document.
-pub fn document(sections: &[Section], changes: &str) -> String {
-    let mut out = HEAD.to_owned();
-    out.push_str("\n## Targets\n\n");
-    out.push_str(&summary(sections));
+const TARGETS: &str = "## Targets";
+const TARGETS_HEAD: &str = "| against | target | reached | worst | where |\n|---|---:|---:|---:|---|\n";
+
+/// The whole document: the sections that were measured now in the place of those with their titles in the document from before, the others as they stand
+/// there. Its figures outlive what they were reckoned from.
+pub fn document(before: &str, sections: &[Section], changes: &str) -> String {
+    let mut parts: Vec<Part> = read(before);
     for section in sections {
+        let new = Part { title: section.title.clone(), targets: summary(section), text: text(section) };
+        match parts.iter_mut().find(|part| part.title == new.title) {
+            Some(part) => *part = new,
+            None => parts.push(new),
+        }
+    }
+    let targets: String = parts.iter().map(|part| part.targets.as_str()).collect();
+    let mut out = format!("{HEAD}\n{TARGETS}\n\n{TARGETS_HEAD}{targets}");
+    for part in &parts {
         out.push('\n');
-        out.push_str(&text(section));
+        out.push_str(&part.text);
     }
     out.push('\n');
     out.push_str(changes.trim_end());
     out.push('\n');
     out
+}
+
+/// A section of the document.
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    title: String,
+    /// Its lines in the table of targets.
+    targets: String,
+    text: String,
+}
+
+/// The measured sections of a document.
+fn read(document: &str) -> Vec<Part> {
+    let mut blocks = document.split("\n## ").skip(1);
+    let Some(targets) = blocks.next().filter(|block| TARGETS.ends_with(block.lines().next().unwrap_or_default())) else {
+        return Vec::new();
+    };
+    let lines: Vec<&str> = targets.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let part = |block: &str| {
+        let title = block.lines().next()?;
+        let tables: Vec<String> =
+            block.lines().filter_map(|line| line.strip_prefix("### ")).map(|table| format!("| {table}: ")).collect();
+        // Where the worst figure of a line was, its last cell says.
+        let mine = |line: &&&str| tables.iter().any(|table| line.contains(table.as_str()));
+        let targets = lines.iter().filter(mine).map(|line| format!("{line}\n")).collect();
+        (!tables.is_empty()).then(|| Part { title: title.to_owned(), targets, text: format!("## {}\n", block.trim_end()) })
+    };
+    blocks.filter_map(part).collect()
 }
 
 /// One section.
@@ -153,21 +192,17 @@ fn notes(table: &Table) -> String {
 }
 
 /// One line per group of targets: how many were reached, and the worst.
-fn summary(sections: &[Section]) -> String {
+fn summary(section: &Section) -> String {
     let all: Vec<(&Table, &Target)> =
-        sections.iter().flat_map(|s| &s.tables).flat_map(|table| table.targets.iter().map(move |t| (table, t))).collect();
+        section.tables.iter().flat_map(|table| table.targets.iter().map(move |target| (table, target))).collect();
     let mut groups: Vec<&str> = Vec::new();
     for (_, target) in &all {
         if !groups.contains(&target.group.as_str()) {
             groups.push(&target.group);
         }
     }
-    let mut out = String::from("| against | target | reached | worst | where |\n|---|---:|---:|---:|---|\n");
-    for group in groups {
-        let members: Vec<_> = all.iter().filter(|(_, target)| target.group == group).copied().collect();
-        out.push_str(&summary_line(group, &members));
-    }
-    out
+    let members = |group: &str| all.iter().filter(|(_, target)| target.group == group).copied().collect::<Vec<_>>();
+    groups.into_iter().map(|group| summary_line(group, &members(group))).collect()
 }
 
 fn summary_line(group: &str, members: &[(&Table, &Target)]) -> String {
@@ -219,12 +254,52 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::Machine;
+    use crate::report::{Better, Metric};
 
     #[test]
     fn numbers_are_short_and_readable() {
         for (value, text) in [(0.7, "0.70"), (12.34, "12.3"), (123.4, "123"), (1_234.5, "1,234"), (1_234_567.0, "1,234,567")] {
             assert_eq!(number(value), text);
         }
+    }
+
+    #[test]
+    fn what_is_not_measured_now_stays_as_it_stood() {
+        let section = |title: &str, figure: f64| Section {
+            id: title.to_owned(),
+            title: title.to_owned(),
+            intro: "How.".to_owned(),
+            date: "2026-01-01".to_owned(),
+            machine: Machine {
+                cores: 2,
+                memory_gib: 1,
+                kernel: "Linux 6.1".to_owned(),
+                filesystem: "ext4".to_owned(),
+                appends_per_second: 1.0,
+                overwrites_per_second: 1.0,
+            },
+            rounds: 1,
+            quick: false,
+            tables: vec![Table {
+                title: format!("table of {title}"),
+                metrics: vec![Metric { name: "m".to_owned(), unit: "u".to_owned(), better: Better::Lower }],
+                entries: vec![Entry {
+                    subject: "ours".to_owned(),
+                    role: Role::Ours,
+                    note: String::new(),
+                    outcome: Outcome::Measured(vec![vec![figure]]),
+                }],
+                targets: vec![Target { metric: 0, goal: Goal::AtMost(50.0), group: format!("group of {title}") }],
+            }],
+        };
+        let all = document("", &[section("a", 1.0), section("b", 2.0)], "## What each change bought\n\n| a | b |\n");
+        let again = document(&all, &[section("b", 99.0), section("c", 3.0)], "## What each change bought\n\nNothing.");
+        let whole =
+            document("", &[section("a", 1.0), section("b", 99.0), section("c", 3.0)], "## What each change bought\n\nNothing.");
+        assert_eq!(again, whole);
+        assert!(again.contains("| group of b | ≤ 50.0 | 0 of 1 | 99.0 ✗ miss | table of b: m |"), "{again}");
+        assert_eq!(read("# Performance\n\nNothing yet.\n"), Vec::new());
     }
 
     #[test]

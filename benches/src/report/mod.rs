@@ -1,10 +1,7 @@
-//! Results as data, and the file that keeps the sections measured last.
+//! Results as data, and the document that they go into.
 
 mod markdown;
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 pub use markdown::{document, text};
@@ -168,27 +165,6 @@ fn samples(entry: &Entry, metric: usize) -> &[f64] {
         Outcome::Measured(metrics) => metrics.get(metric).map_or(&[], Vec::as_slice),
         Outcome::NotRun(_) => &[],
     }
-}
-
-/// Puts the sections that were measured now in the place of those from before, in the order of `ids`.
-///
-/// # Errors
-///
-/// When the file can't be read or written.
-pub fn merge(file: &Path, now: Vec<Section>, ids: &[&str]) -> Result<Vec<Section>> {
-    let mut sections: Vec<Section> = match std::fs::read(file) {
-        // A file of another version of the bench says nothing that can be used.
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error).context("reading the results of earlier runs"),
-    };
-    for section in now {
-        sections.retain(|old| old.id != section.id);
-        sections.push(section);
-    }
-    sections.sort_by_key(|section| ids.iter().position(|id| *id == section.id));
-    std::fs::write(file, serde_json::to_vec_pretty(&sections)?).context("keeping the results")?;
-    Ok(sections)
 }
 
 #[cfg(test)]

@@ -251,7 +251,8 @@ impl QueueBackend for NatsQueue {
             });
         }
         let found = &found;
-        let late: Vec<_> = late.into_iter().map(|(index, receipt)| async move { (index, self.late_delete(found, receipt).await) }).collect();
+        let late: Vec<_> =
+            late.into_iter().map(|(index, receipt)| async move { (index, self.late_delete(found, receipt).await) }).collect();
         let mut late = futures::stream::iter(late).buffer_unordered(LOOKUPS);
         while let Some((index, outcome)) = late.next().await {
             outcomes[index] = outcome;

@@ -304,8 +304,13 @@ impl QueueBackend for AzureQueue {
 
     async fn delete(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
         let lane = self.lane(queue)?;
-        let deletes: Vec<_> = receipts.iter().map(|receipt| self.delete_one(&lane, receipt)).collect();
-        let outcomes: Vec<_> = futures::stream::iter(deletes).buffered(self.store.concurrency).collect().await;
+        let (this, lane) = (self, &lane);
+        let deletes =
+            receipts.iter().enumerate().map(|(index, receipt)| async move { (index, this.delete_one(lane, receipt).await) });
+        let deletes: Vec<_> = deletes.collect();
+        let mut outcomes: Vec<_> = futures::stream::iter(deletes).buffer_unordered(self.store.concurrency).collect().await;
+        outcomes.sort_unstable_by_key(|(index, _)| *index);
+        let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
         // What all of them fail by is the call's failure.
         match outcomes.iter().position(|outcome| outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)) {
             Some(at) => outcomes.into_iter().nth(at).map_or_else(|| Ok(Vec::new()), |missing| missing.map(|()| Vec::new())),

@@ -28,18 +28,22 @@ pub(crate) async fn send(store: &Store, lane: &Lane, messages: Vec<NewMessage>) 
     }
     // A failure starts no more of them, and is told when those under way have ended: what is dropped on its way could still arrive.
     let failed = AtomicBool::new(false);
-    let sent = ready.into_iter().map(|message| async {
+    let failed = &failed;
+    let sent = ready.into_iter().enumerate().map(|(index, message)| async move {
         if failed.load(Ordering::Relaxed) {
-            return Ok(None);
+            return (index, Ok(None));
         }
-        let id = send_one(store, lane, message).await.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
-        Ok(Some(Sent { id: MessageId(id), duplicate: false }))
+        let id = send_one(store, lane, message).await.inspect_err(|_| failed.store(true, Ordering::Relaxed));
+        (index, id.map(|id| Some(Sent { id: MessageId(id), duplicate: false })))
     });
-    let sent: Vec<Result<Option<Sent>>> = futures::stream::iter(sent).buffered(store.concurrency).collect().await;
+    // Not in order: a slow one would keep others back that could be started.
+    let mut sent: Vec<(usize, Result<Option<Sent>>)> =
+        futures::stream::iter(sent).buffer_unordered(store.concurrency).collect().await;
+    sent.sort_unstable_by_key(|(index, _)| *index);
     if let Ok(queue) = lane.queue() {
         store.note_sent(&queue);
     }
-    sent.into_iter().filter_map(Result::transpose).collect()
+    sent.into_iter().filter_map(|(_, outcome)| outcome.transpose()).collect()
 }
 
 fn prepare(store: &Store, message: NewMessage) -> Result<Ready> {
