@@ -16,6 +16,9 @@ use crate::wire::Parcel;
 /// How many messages of one call are handed to the connection before the first is on its way.
 const WINDOW: usize = 256;
 
+/// How often to look whether the channel is still there.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
+
 /// A parcel and the queue that it goes to.
 #[derive(Clone, Debug)]
 pub(crate) struct Letter {
@@ -64,7 +67,12 @@ impl Publisher {
         let outcome = within(limit, async {
             let Ok(_permit) = self.permits.acquire().await else { return Err(Error::internal("the semaphore was closed")) };
             let channel = self.channel().await?;
-            let missing = send(&channel, letters).await?;
+            let missing = tokio::select! {
+                biased;
+                missing = send(&channel, letters) => missing?,
+                // The client library may forget who waits for a confirm when the connection breaks.
+                () = broken(&channel) => return Err(Error::unavailable("the connection broke before the broker confirmed; it is made again")),
+            };
             if let Some(missing) = missing.into_iter().next() {
                 // Not used again: what was returned may still be told of others.
                 return Err(no_queue(&missing));
@@ -88,6 +96,14 @@ impl Publisher {
     pub(crate) fn close(&self) {
         self.idle().clear();
     }
+}
+
+/// Ready some time after the channel has broken: what waits on it is told by the client library itself meanwhile.
+async fn broken(channel: &Channel) {
+    while channel.status().connected() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    tokio::time::sleep(LOOK_AGAIN).await;
 }
 
 /// Answers the queues that are not there.
