@@ -9,6 +9,7 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Event, Message, ServerError};
 use bytes::Bytes;
+use futures::FutureExt as _;
 use serde_json::Value;
 use storage_core::{Error, ErrorKind, Result};
 
@@ -150,8 +151,13 @@ impl NatsClient {
 
     /// Writes without waiting for an answer. Blocks where the connection is down and many have written before.
     pub(crate) async fn publish(&self, subject: async_nats::Subject, payload: Bytes) -> Result<()> {
-        let publish = self.client.publish(subject, payload);
-        match tokio::time::timeout(self.timeout, publish).await {
+        let mut publish = std::pin::pin!(self.client.publish(subject, payload));
+        // There is room but for the times when the connection is down or slow: no timer before.
+        let published = match (&mut publish).now_or_never() {
+            Some(published) => Ok(published),
+            None => tokio::time::timeout(self.timeout, publish).await,
+        };
+        match published {
             Ok(published) => published.map_err(|e| Error::unavailable(format!("can't write to the connection: {e}"))),
             Err(_) => Err(Error::unavailable("the connection is down")),
         }

@@ -125,6 +125,15 @@ fn too_large() -> Error {
     Error::invalid("the message is larger than the server takes (max_payload): put large data into a blob and send its path")
 }
 
+/// Why a message could not be written to the connection.
+pub(crate) fn from_write(error: &async_nats::PublishError) -> Error {
+    match error.kind() {
+        async_nats::client::PublishErrorKind::MaxPayloadExceeded => too_large(),
+        async_nats::client::PublishErrorKind::InvalidSubject => Error::internal("a subject that NATS does not take"),
+        async_nats::client::PublishErrorKind::Send => Error::unavailable("the connection was closed"),
+    }
+}
+
 /// Why a message was not stored.
 pub(crate) fn from_publish(error: &PublishError) -> Error {
     match error.kind() {

@@ -23,7 +23,7 @@ pub(crate) struct Lease {
     pub(crate) life: Arc<str>,
     pub(crate) lane: Lane,
     pub(crate) sequence: u64,
-    pub(crate) id: String,
+    pub(crate) id: Arc<str>,
     pub(crate) deliveries: u32,
     /// Where to acknowledge.
     pub(crate) reply: Subject,
@@ -213,7 +213,7 @@ mod tests {
             life: "life".into(),
             lane: Lane::Live,
             sequence,
-            id: sequence.to_string(),
+            id: sequence.to_string().into(),
             deliveries: 1,
             reply: "reply".into(),
             ends: Instant::now() + ends,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use storage_core::{Error, ErrorKind, Result};
 use tokio::sync::watch;
@@ -37,11 +37,11 @@ pub(crate) struct Raw {
 impl Raw {
     fn read(message: Message) -> Option<Self> {
         let reply = message.reply?;
-        let tokens: Vec<&str> = reply.as_str().split('.').collect();
         // The older form has no domain and no account: $JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.CONSUMER_SEQUENCE.TIME.PENDING
-        let offset = if tokens.len() >= 11 { 2 } else { 0 };
-        let number = |at: usize| tokens.get(at + offset).and_then(|token| token.parse::<u64>().ok());
-        let (deliveries, sequence, nanos) = (number(4)?, number(5)?, number(7)?);
+        let dots = reply.as_str().bytes().filter(|byte| *byte == b'.').count();
+        let mut tokens = reply.as_str().split('.').skip(if dots >= 10 { 6 } else { 4 });
+        let mut number = || tokens.next().and_then(|token| token.parse::<u64>().ok());
+        let (deliveries, sequence, _, nanos) = (number()?, number()?, number()?, number()?);
         let stored = DateTime::from_timestamp_micros(i64::try_from(nanos / 1000).ok()?)?;
         Some(Self {
             headers: message.headers,
@@ -124,13 +124,20 @@ pub(crate) async fn pull(client: &NatsClient, question: &Question<'_>, stop: imp
             Some(wait) if messages.is_empty() => asked + wait,
             _ => last + SILENCE,
         };
-        let message = tokio::select! {
-            biased;
-            message = listener.next() => message,
-            () = &mut stop => break End::Cut,
-            () = tokio::time::sleep_until(until.into()) => break End::Cut,
+        // Most are there already, and cost no look at the clock.
+        let message = match listener.next().now_or_never() {
+            Some(message) => message,
+            None => {
+                let message = tokio::select! {
+                    biased;
+                    message = listener.next() => message,
+                    () = &mut stop => break End::Cut,
+                    () = tokio::time::sleep_until(until.into()) => break End::Cut,
+                };
+                last = Instant::now();
+                message
+            }
         };
-        last = Instant::now();
         let Some(message) = message else { return Err(Error::unavailable("the connection was closed")) };
         match message.status.map(|status| status.as_u16()) {
             None => messages.extend(Raw::read(message)),

@@ -200,7 +200,7 @@ impl Gather {
                 life: Arc::clone(life),
                 lane: self.lane,
                 sequence: raw.sequence,
-                id: stored.id.clone(),
+                id: stored.id.as_str().into(),
                 deliveries: raw.deliveries,
                 reply: raw.reply.clone(),
                 ends,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use storage_core::{BackendInfo, Backends, DriverConfig, OpenFlag, QueueName, Result};
@@ -132,28 +132,15 @@ impl Inner {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
     }
 
-    /// Writes a message to the connection. It is stored when the answer's own answer is there.
-    ///
-    /// # Errors
-    /// See [`error::from_publish`].
-    pub(crate) async fn publish(&self, subject: String, headers: HeaderMap, body: Bytes) -> Result<PublishAckFuture> {
-        let started = std::time::Instant::now();
-        let mut message = PublishMessage::build().payload(body);
-        // Empty ones would be sent, stored and delivered too.
-        if !headers.is_empty() {
-            message = message.headers(headers);
-        }
-        let sent = tokio::time::timeout(self.client.timeout(), self.client.jetstream().send_publish(subject, message)).await;
-        sent.map_err(|_| self.client.no_answer(started))?.map_err(|error| error::from_publish(&error))
-    }
-
     /// Stores a message where there must be none yet. False: there is one.
     ///
     /// # Errors
     /// It may have been stored.
     pub(crate) async fn publish_once(&self, subject: String, headers: HeaderMap, body: Bytes) -> Result<bool> {
-        let connects = self.client.connects();
-        let ack = self.publish(subject, headers, body).await?.into_future();
+        let (started, connects) = (std::time::Instant::now(), self.client.connects());
+        let message = PublishMessage::build().payload(body).headers(headers);
+        let sent = tokio::time::timeout(self.client.timeout(), self.client.jetstream().send_publish(subject, message)).await;
+        let ack = sent.map_err(|_| self.client.no_answer(started))?.map_err(|error| error::from_publish(&error))?.into_future();
         let ack = tokio::select! {
             biased;
             ack = ack => ack,
