@@ -19,7 +19,9 @@ mod machine;
 mod measure;
 mod memory;
 mod movers;
+mod node;
 mod ours;
+mod postgres;
 mod python;
 mod queue;
 mod records;
@@ -57,6 +59,8 @@ enum SectionName {
     Layers,
     /// Queues on RabbitMQ, Redis, NATS and Azure against the servers' own clients, apalis, BullMQ and Celery.
     Brokers,
+    /// Records and a queue on PostgreSQL against sqlx, apalis, graphile-worker and procrastinate.
+    Postgres,
     /// The first build of the command; minutes, and only when asked for.
     Build,
 }
@@ -77,6 +81,7 @@ impl SectionName {
             Self::Folders => "folders",
             Self::Layers => "layers",
             Self::Brokers => "brokers",
+            Self::Postgres => "postgres",
             Self::Build => "build",
         }
     }
@@ -92,6 +97,7 @@ impl SectionName {
             Self::Folders => folders::run(context).await,
             Self::Layers => layers::run(context),
             Self::Brokers => brokers::run(context).await,
+            Self::Postgres => postgres::run(context).await,
             Self::Build => first_build::run(context).await,
         }
     }

@@ -4,8 +4,9 @@ use crate::servers::Servers;
 use crate::workspace::Workspace;
 use crate::{Failure, Result, process};
 
-/// The section that measures queues on servers, and the backends that it needs servers for.
-const BROKERS: (&str, [&str; 4]) = ("brokers", ["nats", "queue-amqp", "queue-azure", "redis"]);
+/// The sections that measure on servers, and the backends that they need servers for.
+const ON_SERVERS: [(&str, &[&str]); 2] =
+    [("brokers", &["nats", "queue-amqp", "queue-azure", "redis"]), ("postgres", &["postgres"])];
 
 /// Builds and runs the benchmarks; true if they ended well.
 ///
@@ -20,9 +21,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<bool> {
     let mut command = workspace.cargo();
     // A workspace of its own: its settings and its lock file are those of its folder.
     command.current_dir(workspace.root.join("benches"));
-    let (section, backends) = BROKERS;
-    let wanted = arguments.iter().any(|argument| argument == section);
-    let servers = Servers::start(workspace, |backend| wanted && backends.contains(&backend))?;
+    let wanted = |backend: &str| {
+        ON_SERVERS.iter().any(|(section, backends)| arguments.iter().any(|word| word == section) && backends.contains(&backend))
+    };
+    let servers = Servers::start(workspace, wanted)?;
     command.envs(servers.addresses());
     command.args(["run", "--release", "--"]).args(arguments);
     Ok(process::run(command)?.success())

@@ -85,7 +85,7 @@ const BROKERS: [Broker; 4] = [
 
 /// A queue on a server.
 #[async_trait]
-trait Subject: Named + Send + Sync {
+pub(crate) trait Subject: Named + Send + Sync {
     /// Why it can't run the case, if it can't.
     fn unable(&self, _case: &QueueCase) -> Option<String> {
         None
@@ -107,19 +107,8 @@ pub async fn run(context: &Context) -> Result<Section> {
             context.progress(&format!("brokers: no {}: `cargo xtask bench` starts it where it is installed", broker.name));
             continue;
         };
-        let [few, all] = broker.messages;
-        let messages = if context.quick { few } else { all };
-        for workers in [1, 8] {
-            let title = format!("{}, {workers} at once, batches of {BATCH}, bodies of {BODY} B", broker.name);
-            if !title.contains(&context.case) {
-                continue;
-            }
-            context.progress(&format!("brokers: {title}"));
-            let case = QueueCase { sync: Durability::Full, workers, batch: BATCH, body: BODY, messages };
-            let mut subjects = (broker.subjects)(&Place { address: &address, peers: &peers });
-            subjects.retain(|subject| subject.name().contains(&context.subject));
-            tables.push(table(context, title, &subjects, &case, (broker.targets)()).await);
-        }
+        let subjects = || (broker.subjects)(&Place { address: &address, peers: &peers });
+        tables.extend(measure(context, broker.name, broker.messages, subjects, broker.targets).await);
         if broker.variable == RABBITMQ && celery::title().contains(&context.case) {
             context.progress(&format!("brokers: {}", celery::title()));
             tables.push(celery::table(context, &celery::Place { address: &address, python: peers.python.as_ref() }).await);
@@ -127,6 +116,31 @@ pub async fn run(context: &Context) -> Result<Section> {
     }
     ensure!(!tables.is_empty(), "no broker is there to measure: use `cargo xtask bench -- --section brokers`");
     Ok(context.section("brokers", "Queues on brokers", INTRO, tables))
+}
+
+/// Measures a server's queues, with one at once and with eight. `messages` in a round: small sizes, and all.
+pub(crate) async fn measure(
+    context: &Context,
+    server: &str,
+    messages: [usize; 2],
+    subjects: impl Fn() -> Vec<Box<dyn Subject>>,
+    targets: fn() -> Vec<Target>,
+) -> Vec<Table> {
+    let [few, all] = messages;
+    let messages = if context.quick { few } else { all };
+    let mut tables = Vec::new();
+    for workers in [1, 8] {
+        let title = format!("{server}, {workers} at once, batches of {BATCH}, bodies of {BODY} B");
+        if !title.contains(&context.case) {
+            continue;
+        }
+        context.progress(&title);
+        let case = QueueCase { sync: Durability::Full, workers, batch: BATCH, body: BODY, messages };
+        let mut subjects = subjects();
+        subjects.retain(|subject| subject.name().contains(&context.subject));
+        tables.push(table(context, title, &subjects, &case, targets()).await);
+    }
+    tables
 }
 
 async fn table(context: &Context, title: String, subjects: &[Box<dyn Subject>], case: &QueueCase, targets: Vec<Target>) -> Table {
@@ -159,12 +173,12 @@ fn rate(count: usize, seconds: f64) -> f64 {
 }
 
 /// So many times as good as a side, in sending (0) or draining (1).
-fn at_least(metric: usize, against: Role, at_least: f64, group: &str) -> Target {
+pub(crate) fn at_least(metric: usize, against: Role, at_least: f64, group: &str) -> Target {
     Target { metric, goal: Goal::Ratio { against, at_least }, group: group.to_owned() }
 }
 
 /// What a part of a round's messages took, as if it had been all of them, which are so many times as many: rates are compared.
-fn stand_for(mut round: QueueRound, times: usize) -> QueueRound {
+pub(crate) fn stand_for(mut round: QueueRound, times: usize) -> QueueRound {
     #[allow(clippy::cast_precision_loss)] // a small number
     let factor = times as f64;
     (round.send_seconds, round.drain_seconds) = (round.send_seconds * factor, round.drain_seconds * factor);
@@ -173,14 +187,14 @@ fn stand_for(mut round: QueueRound, times: usize) -> QueueRound {
 }
 
 /// A name that no other round has.
-fn fresh_name() -> String {
+pub(crate) fn fresh_name() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("bench-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The toolkit on a broker.
-struct Ours {
+pub(crate) struct Ours {
     name: &'static str,
     role: Role,
     note: &'static str,
@@ -189,7 +203,7 @@ struct Ours {
 }
 
 impl Ours {
-    fn new(name: &'static str, driver: &'static (dyn Driver + Sync), address: &str) -> Self {
+    pub(crate) fn new(name: &'static str, driver: &'static (dyn Driver + Sync), address: &str) -> Self {
         Self { name, role: Role::Ours, note: "", driver, address: address.to_owned() }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{RABBITMQ, REDIS, bullmq};
+use super::{RABBITMQ, REDIS};
 use crate::context::Context;
-use crate::python;
+use crate::{node, python};
 
 /// Those that there are servers for: the programs, or why there are none. Nothing where peers are left out.
 #[derive(Default)]
@@ -21,7 +21,7 @@ impl Peers {
         }
         context.progress("brokers: installing BullMQ and the Python environment");
         if std::env::var_os(REDIS).is_some() {
-            peers.bullmq = Some(bullmq::install(context).await.map_err(|error| format!("{error:#}")));
+            peers.bullmq = Some(node::install(context, "bullmq").await.map_err(|error| format!("{error:#}")));
         }
         if std::env::var_os(RABBITMQ).is_some() {
             peers.python = Some(python::environment(context).await.map_err(|error| format!("{error:#}")));

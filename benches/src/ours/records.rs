@@ -1,22 +1,34 @@
-//! Section `records`: the records of `storage-sqlite`.
+//! Sections `records` and `postgres`: the records of `storage-sqlite` and `storage-postgres`.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use storage_core::{Batch, ColumnType, Expect, Fields, Filter, Query, Record, RecordStore, TableName, TableSchema, fields};
+use storage_core::{
+    Batch, ColumnType, Driver, Expect, Fields, Filter, Query, Record, RecordStore, TableName, TableSchema, fields,
+};
+use storage_postgres::PostgresDriver;
 use storage_sqlite::SqliteDriver;
 
+use crate::brokers::fresh_name;
 use crate::subject::{Named, RecordSubject, Role, Row};
 
 /// The toolkit's SQLite records.
-pub fn subject() -> Option<Box<dyn RecordSubject>> {
-    Some(Box::new(Ours::default()))
+pub fn subject() -> Box<dyn RecordSubject> {
+    Box::new(Ours { name: "storage-sqlite", driver: &SqliteDriver, address: None, opened: None })
 }
 
-#[derive(Default)]
+/// The toolkit's records on PostgreSQL.
+pub fn postgres(address: &str) -> Box<dyn RecordSubject> {
+    Box::new(Ours { name: "storage-postgres", driver: &PostgresDriver, address: Some(address.to_owned()), opened: None })
+}
+
 struct Ours {
+    name: &'static str,
+    driver: &'static (dyn Driver + Sync),
+    /// Where the server is; without one, in the folder of the round.
+    address: Option<String>,
     opened: Option<(RecordStore, TableName)>,
 }
 
@@ -28,7 +40,7 @@ impl Ours {
 
 impl Named for Ours {
     fn name(&self) -> String {
-        "storage-sqlite".to_owned()
+        self.name.to_owned()
     }
 
     fn role(&self) -> Role {
@@ -73,9 +85,12 @@ fn batch(table: &TableName, rows: impl IntoIterator<Item = Row>) -> Batch {
 #[async_trait]
 impl RecordSubject for Ours {
     async fn load(&mut self, dir: &Path, rows: &mut (dyn Iterator<Item = Row> + Send)) -> Result<()> {
-        let backends = super::open(&SqliteDriver, &super::sqlite_url(dir), &[]).await?;
+        let url = self.address.clone().unwrap_or_else(|| super::sqlite_url(dir));
+        let backends = super::open(self.driver, &url, &[]).await?;
         let store = super::records(&backends)?;
-        let schema = TableSchema::builder("people")
+        // A server keeps those of other rounds.
+        let name = if self.address.is_some() { fresh_name() } else { "people".to_owned() };
+        let schema = TableSchema::builder(&name)
             .column("name", ColumnType::Text)
             .column("status", ColumnType::Text)
             .column("bucket", ColumnType::Integer)

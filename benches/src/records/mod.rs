@@ -26,52 +26,88 @@ const PER_BUCKET: i64 = 100;
 /// Buckets of rows that are inserted while the clock runs begin here, so that a query still finds what was loaded.
 const NEW_BUCKETS: i64 = 1 << 40;
 
-type Maker = fn() -> Option<Box<dyn RecordSubject>>;
+/// Makes a subject that has nothing open yet.
+pub(crate) type Maker = Box<dyn Fn() -> Box<dyn RecordSubject>>;
+
+/// Who is measured on what.
+pub(crate) struct Plan {
+    /// What the groups of targets begin with.
+    pub(crate) group: &'static str,
+    /// What a commit promises.
+    pub(crate) durability: &'static str,
+    pub(crate) sizes: Sizes,
+    /// Those that have a loaded table.
+    pub(crate) loaded: Vec<Maker>,
+    /// Those that insert single rows into an empty one.
+    pub(crate) singles: Vec<Maker>,
+    /// So many times as good as the raw side, in gets, queries and batches; and in single inserts.
+    pub(crate) at_least: f64,
+    pub(crate) singles_at_least: f64,
+}
 
 /// How much is done per round.
-struct Sizes {
-    rows: i64,
-    gets: usize,
-    queries: usize,
-    batches: usize,
-    batch: usize,
-    callers: usize,
-    singles: usize,
+pub(crate) struct Sizes {
+    pub(crate) rows: i64,
+    pub(crate) gets: usize,
+    pub(crate) queries: usize,
+    pub(crate) batches: usize,
+    pub(crate) batch: usize,
+    pub(crate) callers: usize,
+    pub(crate) singles: usize,
 }
 
 impl Sizes {
-    fn of(context: &Context) -> Self {
-        if context.quick {
-            return Self { rows: 10_000, gets: 500, queries: 20, batches: 2, batch: 1_000, callers: 64, singles: 2 };
-        }
-        Self { rows: 1_000_000, gets: 20_000, queries: 500, batches: 20, batch: 1_000, callers: 64, singles: 50 }
-    }
+    /// Small ones, which show that it works.
+    pub(crate) const QUICK: Self =
+        Self { rows: 10_000, gets: 500, queries: 20, batches: 2, batch: 1_000, callers: 64, singles: 2 };
 }
 
-/// Measures the four tables.
+/// Measures the four tables on SQLite.
 pub async fn run(context: &Context) -> Result<Section> {
-    let sizes = Sizes::of(context);
-    let makers: Vec<Maker> =
-        vec![ours::records::subject, || Some(Box::new(sqlx::Raw::new(1))), || Some(Box::new(rusqlite::Raw::default()))];
-    let dirs = makers.iter().map(|_| context.folder()).collect::<Result<Vec<_>>>()?;
+    let whole = Sizes { rows: 1_000_000, gets: 20_000, queries: 500, batches: 20, batch: 1_000, callers: 64, singles: 50 };
+    let plan = Plan {
+        group: "records",
+        durability: "synchronous=FULL",
+        sizes: if context.quick { Sizes::QUICK } else { whole },
+        loaded: vec![
+            Box::new(ours::records::subject),
+            Box::new(|| Box::new(sqlx::Raw::new(1))),
+            Box::new(|| Box::new(rusqlite::Raw::default())),
+        ],
+        singles: vec![
+            Box::new(ours::records::subject),
+            Box::new(|| Box::new(sqlx::Raw::new(8))),
+            Box::new(|| Box::new(sqlx::Raw::new(1))),
+            Box::new(|| Box::new(rusqlite::Raw::default())),
+        ],
+        at_least: 0.8,
+        singles_at_least: 4.0,
+    };
+    let tables = tables(context, &plan).await?;
+    Ok(context.section("records", "SQLite records", INTRO, tables))
+}
+
+/// Measures the four tables of a plan.
+pub(crate) async fn tables(context: &Context, plan: &Plan) -> Result<Vec<Table>> {
+    let sizes = &plan.sizes;
+    let dirs = plan.loaded.iter().map(|_| context.folder()).collect::<Result<Vec<_>>>()?;
     let mut subjects: Vec<Arc<dyn RecordSubject>> = Vec::new();
-    for (maker, dir) in makers.iter().zip(&dirs) {
-        let Some(mut subject) = maker() else { continue };
-        context.progress(&format!("records: loading {} rows into {}", sizes.rows, subject.name()));
+    for (maker, dir) in plan.loaded.iter().zip(&dirs) {
+        let mut subject = maker();
+        context.progress(&format!("{}: loading {} rows into {}", plan.group, sizes.rows, subject.name()));
         subject.load(dir.path(), &mut (0..sizes.rows).map(|n| row(n, n % (sizes.rows / PER_BUCKET)))).await?;
         subjects.push(Arc::from(subject));
     }
-
     let mut tables = Vec::new();
-    context.progress("records: point gets");
-    tables.push(gets(context, &sizes, &subjects).await);
-    context.progress("records: indexed queries");
-    tables.push(queries(context, &sizes, &subjects).await);
-    context.progress("records: batches of writes");
-    tables.push(batches(context, &sizes, &subjects).await);
-    context.progress("records: concurrent single inserts");
-    tables.push(singles(context, &sizes).await);
-    Ok(context.section("records", "SQLite records", INTRO, tables))
+    context.progress(&format!("{}: point gets", plan.group));
+    tables.push(gets(context, plan, &subjects).await);
+    context.progress(&format!("{}: indexed queries", plan.group));
+    tables.push(queries(context, plan, &subjects).await);
+    context.progress(&format!("{}: batches of writes", plan.group));
+    tables.push(batches(context, plan, &subjects).await);
+    context.progress(&format!("{}: concurrent single inserts", plan.group));
+    tables.push(singles(context, plan).await);
+    Ok(tables)
 }
 
 fn lanes(subjects: &[Arc<dyn RecordSubject>]) -> Vec<Lane> {
@@ -81,16 +117,17 @@ fn lanes(subjects: &[Arc<dyn RecordSubject>]) -> Vec<Lane> {
         .collect()
 }
 
-fn table(title: String, unit: &str, entries: Vec<Entry>, at_least: f64, group: &str) -> Table {
+fn table(title: String, unit: &str, entries: Vec<Entry>, at_least: f64, group: String) -> Table {
     Table {
         title,
         metrics: vec![Metric { name: "rate".to_owned(), unit: unit.to_owned(), better: Better::Higher }],
         entries,
-        targets: vec![Target { metric: 0, goal: Goal::Ratio { against: Role::Baseline, at_least }, group: group.to_owned() }],
+        targets: vec![Target { metric: 0, goal: Goal::Ratio { against: Role::Baseline, at_least }, group }],
     }
 }
 
-async fn gets(context: &Context, sizes: &Sizes, subjects: &[Arc<dyn RecordSubject>]) -> Table {
+async fn gets(context: &Context, plan: &Plan, subjects: &[Arc<dyn RecordSubject>]) -> Table {
+    let sizes = &plan.sizes;
     let mut random = Random::new(1);
     let entries = interleave(lanes(subjects), context.rounds, async |index| {
         let ids: Vec<String> = (0..sizes.gets).map(|_| row(random.below(sizes.rows), 0).id).collect();
@@ -105,12 +142,13 @@ async fn gets(context: &Context, sizes: &Sizes, subjects: &[Arc<dyn RecordSubjec
         format!("point get, 1 of {} rows", sizes.rows),
         "gets/s",
         entries,
-        0.8,
-        "records: point get, raw sqlx on a held connection",
+        plan.at_least,
+        format!("{}: point get, raw sqlx on a held connection", plan.group),
     )
 }
 
-async fn queries(context: &Context, sizes: &Sizes, subjects: &[Arc<dyn RecordSubject>]) -> Table {
+async fn queries(context: &Context, plan: &Plan, subjects: &[Arc<dyn RecordSubject>]) -> Table {
+    let sizes = &plan.sizes;
     let mut random = Random::new(2);
     let entries = interleave(lanes(subjects), context.rounds, async |index| {
         let buckets: Vec<i64> = (0..sizes.queries).map(|_| random.below(sizes.rows / PER_BUCKET)).collect();
@@ -122,10 +160,12 @@ async fn queries(context: &Context, sizes: &Sizes, subjects: &[Arc<dyn RecordSub
         Ok(vec![rate])
     })
     .await;
-    table(format!("indexed query, 100 of {} rows", sizes.rows), "queries/s", entries, 0.8, "records: indexed query, raw sqlx")
+    let title = format!("indexed query, 100 of {} rows", sizes.rows);
+    table(title, "queries/s", entries, plan.at_least, format!("{}: indexed query, raw sqlx", plan.group))
 }
 
-async fn batches(context: &Context, sizes: &Sizes, subjects: &[Arc<dyn RecordSubject>]) -> Table {
+async fn batches(context: &Context, plan: &Plan, subjects: &[Arc<dyn RecordSubject>]) -> Table {
+    let sizes = &plan.sizes;
     let mut next = vec![sizes.rows; subjects.len()];
     let entries = interleave(lanes(subjects), context.rounds, async |index| {
         let subject = &subjects[index];
@@ -143,25 +183,22 @@ async fn batches(context: &Context, sizes: &Sizes, subjects: &[Arc<dyn RecordSub
         Ok(vec![rate])
     })
     .await;
-    let title = format!("batches of {} writes into {} rows, synchronous=FULL", sizes.batch, sizes.rows);
-    table(title, "rows/s", entries, 0.8, "records: batch of 1,000, raw sqlx with prepared statements")
+    let title = format!("batches of {} writes into {} rows, {}", sizes.batch, sizes.rows, plan.durability);
+    let group = format!("{}: batch of 1,000, raw sqlx with prepared statements", plan.group);
+    table(title, "rows/s", entries, plan.at_least, group)
 }
 
-async fn singles(context: &Context, sizes: &Sizes) -> Table {
-    let makers: Vec<Maker> =
-        vec![ours::records::subject, || Some(Box::new(sqlx::Raw::new(8))), || Some(Box::new(sqlx::Raw::new(1))), || {
-            Some(Box::new(rusqlite::Raw::default()))
-        }];
-    let (makers, subjects): (Vec<Maker>, Vec<Arc<dyn RecordSubject>>) =
-        makers.into_iter().filter_map(|maker| Some((maker, Arc::from(maker()?)))).unzip();
+async fn singles(context: &Context, plan: &Plan) -> Table {
+    let sizes = &plan.sizes;
+    let subjects: Vec<Arc<dyn RecordSubject>> = plan.singles.iter().map(|maker| Arc::from(maker())).collect();
     let entries = interleave(lanes(&subjects), context.rounds, async |index| {
-        let Some(subject) = makers[index]() else { anyhow::bail!("the subject is gone") };
         let dir = context.folder()?;
-        insert_concurrently(subject, dir.path(), sizes).await.map(|rate| vec![rate])
+        insert_concurrently(plan.singles[index](), dir.path(), sizes).await.map(|rate| vec![rate])
     })
     .await;
-    let title = format!("{} concurrent single inserts, synchronous=FULL", sizes.callers);
-    table(title, "rows/s", entries, 4.0, "records: 64 single inserts, one transaction each on a sqlx pool")
+    let title = format!("{} concurrent single inserts, {}", sizes.callers, plan.durability);
+    let group = format!("{}: 64 single inserts, one transaction each on a sqlx pool", plan.group);
+    table(title, "rows/s", entries, plan.singles_at_least, group)
 }
 
 async fn insert_concurrently(mut subject: Box<dyn RecordSubject>, dir: &Path, sizes: &Sizes) -> Result<f64> {

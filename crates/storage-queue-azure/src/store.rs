@@ -234,3 +234,31 @@ pub(crate) fn in_seconds(what: &str, time: Duration) -> Result<u32> {
         .filter(|seconds| *seconds <= LONGEST)
         .ok_or_else(|| Error::invalid(format!("a {what} of {time:?} is too long for Azure Storage Queue: 7 days at most")))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+    use storage_core::DriverConfig;
+
+    use super::*;
+
+    #[test]
+    fn several_requests_at_once_are_for_queues_that_had_all_that_was_asked_for() {
+        let settings = Settings::new(&DriverConfig::from_url("azure-queue:?emulator=true")).unwrap();
+        let store = Store::new(&settings).unwrap();
+        let (queue, other) = ("mail".parse().unwrap(), "post".parse().unwrap());
+        assert!(!store.was_full(&queue), "nothing is known yet");
+        assert_eq!(store.note_found(&queue, What::All), 0);
+        assert!(store.was_full(&queue) && !store.was_full(&other));
+        store.note_sent(&queue);
+        assert!(store.was_full(&queue), "sending does not empty it");
+        assert_eq!(store.note_found(&queue, What::Some), 0);
+        assert!(!store.was_full(&queue), "the end of it came in sight");
+        store.note_found(&queue, What::All);
+        assert_eq!([What::Nothing, What::Nothing].map(|found| store.note_found(&queue, found)), [1, 2]);
+        assert!(!store.was_full(&queue));
+        store.note_sent(&queue);
+        assert_eq!(store.note_found(&queue, What::Nothing), 1, "a queue that something was sent to is not known to be empty");
+    }
+}
