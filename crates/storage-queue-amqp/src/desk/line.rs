@@ -1,11 +1,12 @@
 //! The channel on which a queue's messages come.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::ready;
 use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
@@ -23,7 +24,8 @@ use crate::link::{Link, Role};
 #[derive(Clone, Debug)]
 pub(super) struct Arrival {
     pub(super) tag: u64,
-    pub(super) properties: BasicProperties,
+    /// Apart, since they are large and arrivals are moved about.
+    pub(super) properties: Box<BasicProperties>,
     pub(super) body: Bytes,
     pub(super) redelivered: bool,
     pub(super) at: Instant,
@@ -33,7 +35,7 @@ impl Arrival {
     fn new(delivery: Delivery) -> Self {
         Self {
             tag: delivery.delivery_tag,
-            properties: delivery.properties,
+            properties: Box::new(delivery.properties),
             body: delivery.data.into(),
             redelivered: delivery.redelivered,
             at: Instant::now(),
@@ -42,7 +44,7 @@ impl Arrival {
 
     #[cfg(test)]
     pub(super) fn for_test() -> Self {
-        let (properties, body) = (BasicProperties::default(), Bytes::new());
+        let (properties, body) = (Box::default(), Bytes::new());
         Self { tag: 1, properties, body, redelivered: false, at: Instant::now() }
     }
 }
@@ -54,6 +56,8 @@ struct Feed {
     unsettled: usize,
 }
 
+/// How many words about messages are handed to the connection at once.
+const WINDOW: usize = 256;
 /// How many consumers a line has at most.
 const FEEDS: usize = 8;
 
@@ -179,7 +183,7 @@ impl Line {
         cancelled.and(taken)
     }
 
-    /// The next message, as long as it takes. Safe to cancel.
+    /// The next message and those that came with it, as long as it takes. Safe to cancel.
     pub(super) async fn next(&mut self) -> Result<()> {
         let (number, next) = std::future::poll_fn(|cx| {
             for (number, feed) in &mut self.feeds {
@@ -190,7 +194,8 @@ impl Line {
             Poll::Pending
         })
         .await;
-        self.note(number, next)
+        self.note(number, next)?;
+        self.take_in()
     }
 
     fn note(&mut self, number: u64, next: Option<Result<Delivery, lapin::Error>>) -> Result<()> {
@@ -269,10 +274,10 @@ impl Line {
             if upto > 0 {
                 channel.basic_ack(upto, BasicAckOptions { multiple: true }).await.map_err(lapin)?;
             }
-            for tag in tags.iter().filter(|tag| **tag > upto) {
-                channel.basic_ack(*tag, BasicAckOptions::default()).await.map_err(lapin)?;
-            }
-            Ok(())
+            let others = tags.iter().filter(|tag| **tag > upto);
+            let acks = others.map(|tag| channel.basic_ack(*tag, BasicAckOptions::default()));
+            // Each one's turn comes with a write to the connection: many in one.
+            futures::stream::iter(acks).buffered(WINDOW).try_for_each(|()| ready(Ok(()))).await.map_err(lapin)
         };
         within(self.link.settings().timeout, ack).await?;
         for tag in tags {
@@ -286,10 +291,12 @@ impl Line {
         let channel = self.channel().await?;
         let (limit, mut given) = (self.link.settings().timeout, Vec::new());
         let give = async {
-            for tag in tags {
-                let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-                channel.basic_nack(tag, options).await.map_err(lapin)?;
-                given.push(tag);
+            let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+            let channel = &channel;
+            let nacks = tags.into_iter().map(|tag| async move { channel.basic_nack(tag, options).await.map(|()| tag) });
+            let mut nacks = futures::stream::iter(nacks).buffered(WINDOW);
+            while let Some(tag) = nacks.next().await {
+                given.push(tag.map_err(lapin)?);
             }
             Ok(())
         };

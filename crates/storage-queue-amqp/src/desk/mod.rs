@@ -282,15 +282,19 @@ impl Clerk {
                 }
                 return Ok(());
             }
-            self.sort_out().await?;
-            self.hand_out();
+            let good = self.sort_out(self.demand()).await?;
+            self.hand_out(good);
         }
+    }
+
+    /// How many messages those who wait would take.
+    fn demand(&self) -> usize {
+        self.waiting.iter().map(|waiter| waiter.request.max as usize).sum()
     }
 
     /// How many messages to ask for.
     fn wanted(&self) -> usize {
-        let wanted: usize = self.waiting.iter().map(|waiter| waiter.request.max as usize).sum();
-        wanted.min(MOST).max(self.prefetch.into())
+        self.demand().min(MOST).max(self.prefetch.into())
     }
 
     /// Makes certain that what is ready is here.
@@ -318,13 +322,15 @@ impl Clerk {
         }
     }
 
-    fn hand_out(&mut self) {
-        while !self.line.buffer.is_empty() {
+    /// Hands out so many messages from the front of the buffer.
+    fn hand_out(&mut self, mut good: usize) {
+        while good > 0 {
             let Some(waiter) = self.waiting.pop_front() else { break };
             if waiter.reply.is_closed() {
                 continue;
             }
-            let count = self.line.buffer.len().min(waiter.request.max as usize);
+            let count = good.min(waiter.request.max as usize);
+            good -= count;
             let arrivals: Vec<Arrival> = self.line.buffer.drain(..count).collect();
             let deliveries = arrivals.into_iter().map(|arrival| self.lease(arrival, waiter.request.visibility)).collect();
             // One who has gone meanwhile leaves leases that run out.

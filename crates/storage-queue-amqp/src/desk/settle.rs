@@ -216,10 +216,12 @@ impl Clerk {
         }
     }
 
-    /// Takes out of the buffer what must not be handed out: dead by now, or come back without being counted.
-    pub(super) async fn sort_out(&mut self) -> Result<()> {
-        let (mut doomed, mut uncounted) = (Vec::new(), Vec::new());
-        for arrival in std::mem::take(&mut self.line.buffer) {
+    /// Looks through the first messages in the buffer, so many that can be handed out, and takes out of them what must not be: dead by now, or come
+    /// back without being counted. Answers how many are left of those.
+    pub(super) async fn sort_out(&mut self, first: usize) -> Result<usize> {
+        let (mut good, mut doomed, mut uncounted) = (Vec::new(), Vec::new(), Vec::new());
+        let first = first.min(self.line.buffer.len());
+        for arrival in self.line.buffer.drain(..first) {
             let times = wire::deliveries(&arrival.properties);
             let is_over = self.manner.dead.is_some() && self.manner.cap.is_some_and(|cap| times > cap);
             let is_late = self.manner.dead.is_some() && wire::expires_at(&arrival.properties).is_some_and(|at| at <= Utc::now());
@@ -230,8 +232,12 @@ impl Clerk {
             } else if wire::is_uncounted(arrival.redelivered, &arrival.properties) {
                 uncounted.push(arrival);
             } else {
-                self.line.buffer.push_back(arrival);
+                good.push(arrival);
             }
+        }
+        let left = good.len();
+        for arrival in good.into_iter().rev() {
+            self.line.buffer.push_front(arrival);
         }
         if !doomed.is_empty() {
             self.set_aside_or_hold(doomed).await?;
@@ -248,6 +254,6 @@ impl Clerk {
                 Err(error) => self.hold(uncounted, &error),
             }
         }
-        Ok(())
+        Ok(left)
     }
 }
