@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use lapin::message::Delivery;
 use lapin::options::{
@@ -274,10 +275,13 @@ impl Line {
             if upto > 0 {
                 channel.basic_ack(upto, BasicAckOptions { multiple: true }).await.map_err(lapin)?;
             }
-            let others = tags.iter().filter(|tag| **tag > upto);
-            let acks = others.map(|tag| channel.basic_ack(*tag, BasicAckOptions::default()));
             // Each one's turn comes with a write to the connection: many in one.
-            futures::stream::iter(acks).buffered(WINDOW).try_for_each(|()| ready(Ok(()))).await.map_err(lapin)
+            let words = tags.iter().filter(|tag| **tag > upto).map(|tag| {
+                let (channel, tag) = (channel.clone(), *tag);
+                async move { channel.basic_ack(tag, BasicAckOptions::default()).await }.boxed()
+            });
+            let words: Vec<BoxFuture<'static, lapin::Result<()>>> = words.collect();
+            futures::stream::iter(words).buffered(WINDOW).try_for_each(|()| ready(Ok(()))).await.map_err(lapin)
         };
         within(self.link.settings().timeout, ack).await?;
         for tag in tags {
@@ -291,11 +295,14 @@ impl Line {
         let channel = self.channel().await?;
         let (limit, mut given) = (self.link.settings().timeout, Vec::new());
         let give = async {
-            let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-            let channel = &channel;
-            let nacks = tags.into_iter().map(|tag| async move { channel.basic_nack(tag, options).await.map(|()| tag) });
-            let mut nacks = futures::stream::iter(nacks).buffered(WINDOW);
-            while let Some(tag) = nacks.next().await {
+            let words = tags.into_iter().map(|tag| {
+                let channel = channel.clone();
+                let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+                async move { channel.basic_nack(tag, options).await.map(|()| tag) }.boxed()
+            });
+            let words: Vec<BoxFuture<'static, lapin::Result<u64>>> = words.collect();
+            let mut words = futures::stream::iter(words).buffered(WINDOW);
+            while let Some(tag) = words.next().await {
                 given.push(tag.map_err(lapin)?);
             }
             Ok(())
