@@ -37,6 +37,7 @@ mod key;
 pub mod message;
 mod name;
 mod open_flag;
+pub mod outbox;
 mod query;
 mod queue_store;
 mod record;

@@ -8,7 +8,7 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 
 use crate::capability::require;
 use crate::{
-    BackendInfo, Batch, Error, ErrorKind, Expect, Fields, History, Key, Page, Query, Record, RecordBackend, RecordCapabilities,
+    Atomicity, BackendInfo, Batch, Error, ErrorKind, Expect, Fields, History, Key, Page, Query, Record, RecordBackend, RecordCapabilities,
     Result, ResultExt, SchemaChange, TableName, TableSchema, Version, Write,
 };
 
@@ -277,7 +277,11 @@ impl RecordStore {
                 capabilities.max_batch
             )));
         }
-        require(capabilities.enqueue || !batch.enqueues(), info, "messages within a batch")?;
+        let what = match capabilities.atomic {
+            Atomicity::Store => "messages within a batch",
+            _ => "messages within a batch (its batches reach over less than the store, so that a message could not be a part of one): send behind the commit",
+        };
+        require(capabilities.enqueue || !batch.enqueues(), info, what)?;
         let expires = batch.writes.iter().any(|w| matches!(w, Write::Put { expires_at: Some(_), .. }));
         require(capabilities.expiry || !expires, info, "records that expire")?;
         let (reach, atomic) = (batch.reach(), capabilities.atomic);
@@ -329,14 +333,10 @@ impl RecordStore {
     }
 
     fn check_size(&self, fields: &Fields) -> Result<()> {
-        let max = self.capabilities().max_record_bytes;
-
-        let mut counter = ByteCounter(0);
-        serde_json::to_writer(&mut counter, fields)?;
-        if counter.0 > max {
+        let (len, max) = (json_len(fields)?, self.capabilities().max_record_bytes);
+        if len > max {
             return Err(Error::invalid(format!(
-                "the record has {} bytes as JSON, {max} at most on this backend: put large data into a blob",
-                counter.0
+                "the record has {len} bytes as JSON, {max} at most on this backend: put large data into a blob"
             )));
         }
         Ok(())
@@ -438,6 +438,13 @@ fn may_be_outdated(error: &Error) -> bool {
 
 fn table_subject(table: &TableName) -> String {
     format!("table `{table}`")
+}
+
+/// How many bytes the fields have as JSON, without writing it anywhere.
+pub(crate) fn json_len(fields: &Fields) -> Result<usize> {
+    let mut counter = ByteCounter(0);
+    serde_json::to_writer(&mut counter, fields)?;
+    Ok(counter.0)
 }
 
 struct ByteCounter(usize);
