@@ -9,7 +9,9 @@
 )]
 
 pub mod breaking;
+pub mod hooked;
 pub mod mount;
+pub mod outbox;
 pub mod proxy;
 pub mod servers;
 pub mod workload;

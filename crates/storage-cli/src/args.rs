@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::commands::{blob, check, completions, demo, event, queue, record, result, schedule, table, task, worker};
+use crate::commands::{blob, check, completions, demo, event, outbox, queue, record, result, schedule, table, task, worker};
 use crate::exit::EXIT_CODES;
 
 const ABOUT: &str = "A durable task queue, record store and blob store for people and shell scripts";
@@ -73,6 +73,9 @@ pub(crate) enum Command {
     /// Queues: create, send, receive, delete, dead letters
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Messages that were committed and wait to be sent to a queue elsewhere
+    #[command(subcommand)]
+    Outbox(outbox::OutboxCommand),
     /// Tasks: submit, get, list, retry, cancel
     #[command(subcommand)]
     Task(task::TaskCommand),
@@ -102,6 +105,7 @@ impl Command {
             Self::Check(_)
                 | Self::Demo(_)
                 | Self::Worker(_)
+                | Self::Outbox(outbox::OutboxCommand::Relay { once: false })
                 | Self::Schedule(schedule::ScheduleCommand::Run { name: None, once: false })
         )
     }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use storage_core::{BackendInfo, Backends, BlobBackend, BlobStore, Clock, Error, QueueStore, RecordStore, Result};
+use storage_core::outbox::{Outbox, OutboxOptions};
+use storage_core::{
+    Atomicity, BackendInfo, Backends, BlobBackend, BlobStore, Clock, Error, QueueStore, RecordStore, Result,
+};
 use storage_layers::transform::stack;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::builder::StorageBuilder;
 use crate::config::{BackendConfig, COPIES, Component, Config};
@@ -32,13 +35,15 @@ struct Inner {
     observed: bool,
     /// The blobs with their transforms, once they have been asked for.
     blobs: Mutex<Option<Arc<dyn BlobBackend>>>,
+    /// Between records and queues of different backends.
+    outbox: OnceCell<Option<Outbox>>,
     tasks: TaskStores,
 }
 
 impl Storage {
     pub(crate) fn of(plan: BTreeMap<Component, Planned>, config: Config, clock: Clock, observed: bool) -> Self {
-        let (opened, blobs, tasks) = (Mutex::default(), Mutex::default(), TaskStores::default());
-        Self { inner: Arc::new(Inner { plan, config, clock, opened, observed, blobs, tasks }) }
+        let (opened, blobs, outbox, tasks) = (Mutex::default(), Mutex::default(), OnceCell::default(), TaskStores::default());
+        Self { inner: Arc::new(Inner { plan, config, clock, opened, observed, blobs, outbox, tasks }) }
     }
 
     /// Opens what `storage.toml` (or `.yaml`, `.yml`, `.json`) in the working directory and the environment (`STORAGE_…`) say; without either, SQLite at
@@ -137,12 +142,49 @@ impl Storage {
         records.map(RecordStore::new).ok_or_else(|| Error::config(format!("the backend of `{component}` has no records")))
     }
 
-    /// The program's own tables.
+    /// The program's own tables. Messages within their batches go to the [queues](Self::queues): where these are another backend, through the
+    /// [outbox](Self::outbox).
     ///
     /// # Errors
     /// See [`records_of`](Self::records_of).
     pub async fn records(&self) -> Result<RecordStore> {
-        self.records_of(Component::Records).await
+        match self.outbox().await? {
+            Some(outbox) => Ok(RecordStore::new(Arc::new(outbox))),
+            None => self.records_of(Component::Records).await,
+        }
+    }
+
+    /// What stands between [records](Self::records) and [queues](Self::queues) of different backends, so that batches may send messages. A relay runs in this
+    /// process from the first message on; one that runs all the time (in a worker, say) sends what was left by processes that ended.
+    ///
+    /// `None` where one batch reaches both by itself, or where the records' batches reach over less than their store: then messages within them are refused.
+    ///
+    /// # Errors
+    /// See [`records_of`](Self::records_of). The queues are opened when the first message is sent: that they can't be is no error here.
+    pub async fn outbox(&self) -> Result<Option<Outbox>> {
+        let open = async {
+            let Ok(queue) = self.planned(Component::TaskQueue) else { return Ok(None) };
+            let records = self.records_of(Component::Records).await?;
+            let (planned, capabilities) = (self.planned(Component::Records)?, records.capabilities());
+            let address = |config: &BackendConfig| (config.url.clone(), config.driver.clone());
+            let is_one_store = address(&planned.config) == address(&queue.config) && capabilities.enqueue;
+            if is_one_store || capabilities.atomic < Atomicity::Store {
+                return Ok(None);
+            }
+            let inner = Arc::downgrade(&self.inner);
+            let open = move || {
+                let storage = inner.upgrade().map(|inner| Self { inner });
+                async move {
+                    match storage {
+                        Some(storage) => storage.queues().await,
+                        None => Err(Error::unavailable("the storage was dropped")),
+                    }
+                }
+            };
+            let options = OutboxOptions { clock: self.inner.clock.clone(), ..OutboxOptions::default() };
+            Outbox::lazy(Arc::clone(records.backend()), open, options).map(Some)
+        };
+        self.inner.outbox.get_or_try_init(|| open).await.cloned()
     }
 
     /// The queues.
@@ -200,6 +242,9 @@ impl Storage {
     /// # Errors
     /// The first backend's that can't; the others are closed all the same.
     pub async fn close(&self) -> Result<()> {
+        if let Some(Some(outbox)) = self.inner.outbox.get() {
+            outbox.stop().await;
+        }
         let mut outcome = Ok(());
         if let Some(blobs) = self.inner.blobs.lock().await.take() {
             outcome = blobs.close().await;

@@ -1,8 +1,8 @@
 //! Tasks, results, events and schedules, each on the backend of its component.
 
-use storage_core::{History, RecordStore, Result};
+use storage_core::{History, PageToken, RecordStore, Result};
 use storage_tasks::{
-    EventOptions, EventStore, ResultOptions, ResultStore, ScheduleOptions, ScheduleStore, TaskOptions, TaskParts, TaskStore,
+    EventOptions, EventStore, OwedTasks, ResultOptions, ResultStore, ScheduleOptions, ScheduleStore, TaskOptions, TaskParts, TaskStore,
 };
 use tokio::sync::OnceCell;
 
@@ -56,8 +56,21 @@ impl Storage {
     async fn task_rows(&self) -> Result<RecordStore> {
         match self.backends(Component::TaskQueue).await?.records {
             Some(records) => Ok(RecordStore::new(records)),
-            None => self.records().await,
+            None => self.records_of(Component::Records).await,
         }
+    }
+
+    /// Tasks whose message is owed (see [`OutboxRelay`](storage_tasks::OutboxRelay)), those owed longest first. Read from their rows alone, so also while the
+    /// queue's server is away.
+    ///
+    /// # Errors
+    /// See [`records_of`](Self::records_of).
+    pub async fn owed_tasks(&self, limit: u32, after: Option<PageToken>) -> Result<OwedTasks> {
+        let rows = match self.planned(Component::TaskQueue)?.driver.surfaces().records {
+            true => Component::TaskQueue,
+            false => Component::Records,
+        };
+        OwedTasks::read(&self.records_of(rows).await?, &TaskOptions::default(), limit, after).await
     }
 
     /// How tasks ended.

@@ -64,7 +64,7 @@ pub use event::{Event, EventFilter, EventOptions, EventPage, EventStore};
 pub use follower::{FollowOptions, TaskFollower};
 pub use ids::{DEFAULT_RESOURCE, TaskId};
 pub use message::TaskMessage;
-pub use outbox::{OutboxRelay, RelayOptions};
+pub use outbox::{OutboxRelay, OwedTasks, RelayOptions};
 pub use result::{ResultOptions, ResultStore, TaskResult};
 pub use schedule::{
     DueTicks, MAX_TICKS, Misfire, NewSchedule, Schedule, ScheduleOptions, SchedulePage, ScheduleSpec, ScheduleStore, Scheduler,

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use storage_core::backoff::Backoff;
-use storage_core::{Filter, Result, value};
+use storage_core::{
+    Entity as _, Error, ErrorKind, Filter, PageToken, Query, RecordStore, Result, ResultExt as _, TableName, value,
+};
 
-use crate::{Task, TaskStore};
+use crate::{Task, TaskOptions, TaskStore};
 
 /// How many messages are on their way at once.
 const PARALLEL: usize = 16;
@@ -34,7 +36,12 @@ impl Default for RelayOptions {
 ///
 /// Any number may run, in any number of processes. Tasks are taken oldest first, up to 16 at once, so the order is roughly that of submission. A message may
 /// be sent twice (by two relays, or by one that ended before it noted the sending): queues with dedup drop the second one, and on others the worker
-/// does, since a task knows the message that runs it.
+/// does, since a task knows the message that runs it. A task whose message the queue refuses for good has failed, for that reason: `retry` sends it again.
+///
+/// # Why not the outbox of the core
+///
+/// [`storage_core::outbox`] writes a message as a row of another table, in one batch with the rest. A task is its own row, so the mark on it does the same
+/// where a batch reaches over one record alone (buckets), costs no second row elsewhere, and owes the task's event as well where events are in another store.
 #[derive(Clone, Debug)]
 pub struct OutboxRelay {
     tasks: TaskStore,
@@ -66,12 +73,18 @@ impl OutboxRelay {
             // Owned, so that the whole future can be spawned: borrows in a stream of futures defeat the compiler's proof that it is `Send`.
             let relays = tasks.into_iter().map(|task: Task| {
                 let store = self.tasks.clone();
-                async move { store.relay_one(&task).await }
+                async move { store.relay_or_refuse(&task).await }
             });
             let outcomes: Vec<_> = futures::stream::iter(relays).buffered(PARALLEL).collect().await;
+            let mut failed = None;
             for outcome in outcomes {
-                outcome?;
-                relayed += 1;
+                match outcome {
+                    Ok(()) => relayed += 1,
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+            if let Some(error) = failed {
+                return Err(error);
             }
             next = token.map(|token| query.after(Some(token)));
         }
@@ -107,5 +120,36 @@ impl OutboxRelay {
                 () = tokio::time::sleep(delay) => {}
             }
         }
+    }
+}
+
+/// Tasks whose message is owed, those owed longest first: one page of them.
+#[derive(Clone, Debug, Default)]
+pub struct OwedTasks {
+    /// The tasks.
+    pub tasks: Vec<Task>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<PageToken>,
+}
+
+impl OwedTasks {
+    /// Reads a page from the tasks' table alone: neither queue nor anything else is needed. None are owed where there is no such table.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a bad limit or token; the backend's.
+    pub async fn read(records: &RecordStore, options: &TaskOptions, limit: u32, after: Option<PageToken>) -> Result<Self> {
+        let read = async {
+            let table = TableName::new(format!("{}tasks", options.prefix))?;
+            let query = Query::table(table.as_str())?.filter(!Filter::is_null("unsent")?).ascending("unsent")?;
+            match records.scan(&query.limit(limit).after(after)).await {
+                Ok(page) => {
+                    let tasks = page.records.into_iter().map(Task::from_record).collect::<Result<_>>()?;
+                    Ok(Self { tasks, next: page.next })
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
+                Err(error) => Err::<Self, Error>(error),
+            }
+        };
+        read.await.context("tasks.owed", || "tasks".into())
     }
 }

@@ -1,4 +1,5 @@
-//! The process that tests kill: `storage-test-child write URL START`, `… work URL QUEUE` or `… download URL BLOB FILE OFFSET`.
+//! The process that tests kill: `storage-test-child write URL START`, `… work URL QUEUE`, `… download URL BLOB FILE OFFSET` or
+//! `… outbox batches|tasks FOLDER START WHERE`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program: its output is read by the test")]
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use storage_core::{Consumer, ConsumerOptions, Error, Outcome, QueueName, Result};
 use storage_tests::breaking::Breaking;
-use storage_tests::{open, workload};
+use storage_tests::{open, outbox, workload};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -19,7 +20,10 @@ async fn main() -> ExitCode {
         ["write", url, start] => write(url, start).await,
         ["work", url, queue] => work(url, queue).await,
         ["download", url, blob, file, offset] => download(url, blob, file, offset).await,
-        _ => Err(Error::invalid("usage: storage-test-child write URL START | work URL QUEUE | download URL BLOB FILE OFFSET")),
+        ["outbox", work, folder, start, place] => owe(work, folder, start, place).await,
+        _ => Err(Error::invalid(
+            "usage: storage-test-child write URL START | work URL QUEUE | download URL BLOB FILE OFFSET | outbox batches|tasks FOLDER START WHERE",
+        )),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,6 +39,18 @@ async fn write(url: &str, start: &str) -> Result<()> {
     let stores = open(url).await?;
     workload::prepare(&stores).await?;
     workload::run(stores, start).await
+}
+
+/// Commits batches with messages, or submits tasks, until it is killed, by itself or from outside.
+async fn owe(work: &str, folder: &str, start: &str, place: &str) -> Result<()> {
+    let work = match work {
+        "batches" => outbox::Work::Batches,
+        "tasks" => outbox::Work::Tasks,
+        _ => return Err(Error::invalid("batches or tasks")),
+    };
+    let start = start.parse().map_err(|_| Error::invalid("START is a number"))?;
+    let kill = outbox::Kill::read(place).ok_or_else(|| Error::invalid("WHERE is before-N, after-N or outside"))?;
+    outbox::run(work, folder.as_ref(), start, kill).await
 }
 
 /// A download of parts, of which the one at an offset never comes to its end.

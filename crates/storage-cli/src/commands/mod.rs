@@ -1,11 +1,13 @@
 //! The commands, one file each.
 
+mod beside;
 pub(crate) mod blob;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod event;
 mod message;
+pub(crate) mod outbox;
 mod program;
 pub(crate) mod queue;
 pub(crate) mod record;
@@ -28,6 +30,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
         Command::Table(command) => table::run(command, context).await,
         Command::Record(command) => record::run(command, context).await,
         Command::Queue(command) => queue::run(command, context).await,
+        Command::Outbox(command) => outbox::run(command, context).await,
         Command::Task(command) => task::run(command, context).await,
         Command::Worker(args) => worker::run(args, context).await,
         Command::Result(command) => result::run(command, context).await,

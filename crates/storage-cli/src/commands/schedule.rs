@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use storage_core::{Error, PageToken, value};
 use storage_tasks::{Misfire, NewSchedule, Schedule, ScheduleSpec, ScheduleStore, Scheduler, SchedulerOptions};
 
+use super::beside::Beside;
 use super::task::{OptionArgs, name};
 use crate::args::duration;
 use crate::context::Context;
@@ -192,9 +193,9 @@ async fn fire(only: Option<String>, once: bool, schedules: &ScheduleStore, conte
         scheduler.tick().await?
     } else {
         context.storage().await?.serve_metrics()?;
-        let relay = super::worker::look_after(&tasks);
+        let beside = Beside::start(context.storage().await?, &tasks).await?;
         let report = scheduler.run(context.signals.stop()).await;
-        relay.abort();
+        beside.end().await;
         report
     };
     let said = json!({"submitted": report.fired, "there_already": report.repeated, "failed": report.failed});

@@ -7,12 +7,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 use storage_core::{ConsumerOptions, ConsumerReport, QueueName};
-use storage_tasks::{
-    FollowOptions, OutboxRelay, RelayOptions, Scheduler, SchedulerOptions, TaskContext, TaskFailure, TaskFollower, TaskOutput,
-    TaskStore, TaskWorker, WorkerOptions,
-};
-use tokio::task::JoinHandle;
+use storage_tasks::{Scheduler, SchedulerOptions, TaskContext, TaskFailure, TaskOutput, TaskWorker, WorkerOptions};
 
+use super::beside::Beside;
 use super::program::{Program, Run};
 use super::task::name;
 use crate::args::duration;
@@ -20,9 +17,6 @@ use crate::context::Context;
 use crate::exit::Failure;
 use crate::output::{Out, printable};
 use crate::signals::Signals;
-
-/// How often what crashes may have left behind is looked for.
-const RECOVERY: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -120,7 +114,7 @@ pub(crate) async fn run(args: WorkerArgs, context: &Context) -> Result<(), Failu
         true => worker.on_any(handler),
         false => args.kind.iter().fold(worker, |worker, kind| worker.on(kind, handler.clone())),
     };
-    let beside = look_after(&tasks);
+    let beside = Beside::start(storage, &tasks).await?;
     let schedules = match args.with_schedules {
         true => Some(Scheduler::new(&storage.schedules().await?, &tasks, SchedulerOptions::default())),
         false => None,
@@ -140,31 +134,8 @@ pub(crate) async fn run(args: WorkerArgs, context: &Context) -> Result<(), Failu
         // These end at the signal that ends the worker, too, which may take its time.
         never = async { tokio::join!(scheduling, telling); std::future::pending().await } => never,
     };
-    beside.abort();
+    beside.end().await;
     summary(&report?, &context.out)
-}
-
-/// Sends messages that are owed, learns what became of tasks that another system's workers run, and completes what crashes have left behind, until it is aborted.
-pub(crate) fn look_after(tasks: &TaskStore) -> JoinHandle<()> {
-    let tasks = tasks.clone();
-    tokio::spawn(async move {
-        let relay = OutboxRelay::new(&tasks, RelayOptions::default());
-        let follower = TaskFollower::new(&tasks, FollowOptions::default());
-        let recovery = async {
-            let mut tick = tokio::time::interval(RECOVERY);
-            loop {
-                tick.tick().await;
-                if let Err(error) = tasks.recover().await {
-                    tracing::warn!(%error, "can't look for what crashes have left behind");
-                }
-            }
-        };
-        if tasks.is_one_batch() {
-            recovery.await;
-        } else {
-            tokio::join!(relay.run(std::future::pending()), follower.run(std::future::pending()), recovery);
-        }
-    })
 }
 
 fn summary(report: &ConsumerReport, out: &Out) -> Result<(), Failure> {

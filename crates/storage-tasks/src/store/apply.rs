@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use storage_core::clock::add;
-use storage_core::{Error, Expect, Result, Version, Write, fields};
+use storage_core::{Error, ErrorKind, Expect, Result, Version, Write, fields};
 
 use super::TaskStore;
 use crate::event::Event;
 use crate::result::TaskResult;
-use crate::{Task, event};
+use crate::{Task, TaskEnd, event};
 
 /// Where the task is before the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +169,7 @@ impl TaskStore {
         match active.write(active.delete(task.id().key(), Expect::Version(task.version))).await {
             Ok(_) => {}
             // Somebody else has completed the move.
-            Err(error) if error.kind() == storage_core::ErrorKind::Conflict => {}
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
             Err(error) => return Err(error),
         }
         Ok(Task { version, ..task.clone() })
@@ -215,6 +215,32 @@ impl TaskStore {
         self.clear_unsent(task).await
     }
 
+    /// Sends the message that a task owes, or, where the queue will never take it, ends the task for that reason: so that it is neither tried for ever nor
+    /// forgotten.
+    pub(crate) async fn relay_or_refuse(&self, task: &Task) -> Result<()> {
+        let error = match self.relay_one(task).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        match error.kind() {
+            // The next try makes it anew.
+            ErrorKind::NotFound => self.forget_queue(&task.queue),
+            ErrorKind::InvalidInput | ErrorKind::Unsupported => {
+                tracing::warn!(task = %task.id(), %error, "the queue refuses a task's message: the task has failed");
+                let mut ended = task.clone();
+                ended.end(TaskEnd::Failed(format!("its message can't be sent: {error}")), self.inner.options.clock.now());
+                let change = Change { task: ended, from: Place::Active(task.version), event: event::kind::FAILED, sends: false };
+                return match self.apply(change).await {
+                    // Sent, cancelled or removed by somebody else just now.
+                    Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
+                    outcome => outcome.map(drop),
+                };
+            }
+            _ => {}
+        }
+        Err(error)
+    }
+
     /// False where the task is one that was created although a finished one of that id is there, by a process that ended before it saw that.
     async fn tidy_before_relay(&self, task: &Task) -> Result<bool> {
         let (active, finished) = (&self.inner.active, &self.inner.finished);
@@ -239,7 +265,7 @@ impl TaskStore {
             let cleared = fields(serde_json::json!({"unsent": null}));
             match active.write(active.merge(key(), cleared, Expect::Version(task.version))).await {
                 Ok(version) => return Ok(Task { unsent: None, version, ..task }),
-                Err(error) if error.kind() == storage_core::ErrorKind::Conflict => {}
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),
             }
             match active.get(key()).await? {

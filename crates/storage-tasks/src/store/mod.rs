@@ -130,7 +130,8 @@ pub(crate) struct Inner {
 /// steps that are safe to repeat and that [`recover`](Self::recover), the [`OutboxRelay`](crate::OutboxRelay) or the next delivery of its message completes after a crash:
 ///
 /// - Records, events, results and queue in one store with [`enqueue`](storage_core::RecordCapabilities::enqueue): everything is one batch.
-/// - Queue or events elsewhere: the task is its own outbox record. Its [`unsent`](Task::unsent) is written with it, and taken away when the message is sent.
+/// - Queue or events elsewhere: the task is its own outbox record. Its [`unsent`](Task::unsent) is written with it, and taken away when the message is sent
+///   ([why](crate::OutboxRelay#why-not-the-outbox-of-the-core)).
 /// - Events or results elsewhere: written behind the task, again with the same id where that is repeated. `submitted` and the events of the end are never
 ///   lost; `started`, `retrying` and `cancel_requested` are where the process ends just then.
 /// - A backend that is atomic within less than the store: the active record first says how the task ended, then the finished one is put, then the active
@@ -232,6 +233,11 @@ impl TaskStore {
         self.queues().ensure_queue(queue, &self.inner.options.queue_spec).await?;
         known().insert(queue.clone());
         Ok(())
+    }
+
+    /// Somebody may have removed it.
+    pub(crate) fn forget_queue(&self, queue: &str) {
+        self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
     }
 
     /// The message of a task as it stands.
