@@ -177,7 +177,9 @@ async fn what_the_queue_can_not_take_is_refused_before_anything_is_written() {
     refused(ErrorKind::Unsupported, NewMessage::new("m").priority(1)).await;
     refused(ErrorKind::Unsupported, NewMessage::new("m").dedup_id("d")).await;
     refused(ErrorKind::InvalidInput, NewMessage::new(vec![0; 101])).await;
-    let nowhere = Batch::new().put(&orders(), "a", fields(json!({})), Expect::Absent).enqueue(&"nowhere".parse().unwrap(), NewMessage::new("m"));
+    let nowhere = Batch::new()
+        .put(&orders(), "a", fields(json!({})), Expect::Absent)
+        .enqueue(&"nowhere".parse().unwrap(), NewMessage::new("m"));
     assert_eq!(world.records.commit(nowhere).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(world.records.get(&orders(), "a").await.unwrap(), None);
     assert!(world.entries(OutboxState::All).await.is_empty());
@@ -225,7 +227,7 @@ async fn one_that_is_refused_keeps_no_other_and_is_set_aside_in_the_end() {
         let entry = world.only().await;
         assert_eq!((entry.refusals, entry.due_at), (3, None));
         assert!(entry.error.as_deref().unwrap().contains("not that one"));
-        assert_eq!(world.entries(OutboxState::Failed).await, [entry.clone()]);
+        assert_eq!(world.entries(OutboxState::Failed).await, std::slice::from_ref(&entry));
         assert!(world.entries(OutboxState::Waiting).await.is_empty());
 
         // Once more, by a person.

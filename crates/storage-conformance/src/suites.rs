@@ -98,6 +98,9 @@ macro_rules! test_transactions {
                 dropped_is_rolled_back, an_error_of_the_closure_rolls_back, a_cancelled_transaction_leaves_nothing,
                 a_committed_transaction_is_over, a_taken_unique_value_rolls_back,
             }
+            schedulers {
+                two_schedulers_fire_each_tick_once,
+            }
         }
     };
 }

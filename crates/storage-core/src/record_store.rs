@@ -8,8 +8,8 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 
 use crate::capability::require;
 use crate::{
-    Atomicity, BackendInfo, Batch, Error, ErrorKind, Expect, Fields, History, Key, Page, Query, Record, RecordBackend, RecordCapabilities,
-    Result, ResultExt, SchemaChange, TableName, TableSchema, Version, Write,
+    Atomicity, BackendInfo, Batch, Error, ErrorKind, Expect, Fields, History, Key, Page, Query, Record, RecordBackend,
+    RecordCapabilities, Result, ResultExt, SchemaChange, TableName, TableSchema, Version, Write,
 };
 
 /// Records in tables, on any backend. Cheap to clone.
@@ -279,7 +279,9 @@ impl RecordStore {
         }
         let what = match capabilities.atomic {
             Atomicity::Store => "messages within a batch",
-            _ => "messages within a batch (its batches reach over less than the store, so that a message could not be a part of one): send behind the commit",
+            _ => {
+                "messages within a batch (its batches reach over less than the store, so that a message could not be a part of one): send behind the commit"
+            }
         };
         require(capabilities.enqueue || !batch.enqueues(), info, what)?;
         let expires = batch.writes.iter().any(|w| matches!(w, Write::Put { expires_at: Some(_), .. }));

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use storage_core::outbox::{Outbox, OutboxOptions};
-use storage_core::{
-    Atomicity, BackendInfo, Backends, BlobBackend, BlobStore, Clock, Error, QueueStore, RecordStore, Result,
-};
+use storage_core::{Atomicity, BackendInfo, Backends, BlobBackend, BlobStore, Clock, Error, QueueStore, RecordStore, Result};
 use storage_layers::transform::stack;
 use tokio::sync::{Mutex, OnceCell};
 

@@ -2,7 +2,8 @@
 
 use storage_core::{History, PageToken, RecordStore, Result};
 use storage_tasks::{
-    EventOptions, EventStore, OwedTasks, ResultOptions, ResultStore, ScheduleOptions, ScheduleStore, TaskOptions, TaskParts, TaskStore,
+    EventOptions, EventStore, OwedTasks, ResultOptions, ResultStore, ScheduleOptions, ScheduleStore, TaskOptions, TaskParts,
+    TaskStore,
 };
 use tokio::sync::OnceCell;
 

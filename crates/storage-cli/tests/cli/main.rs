@@ -10,8 +10,11 @@ mod crash;
 mod demo;
 mod folders;
 mod frame;
+#[cfg(all(feature = "amqp", feature = "postgres", feature = "redis", feature = "s3"))]
+mod independent;
 #[cfg(feature = "nats")]
 mod nats;
+mod outbox;
 #[cfg(feature = "azure-queue")]
 mod queue_azure;
 mod queues;

@@ -7,7 +7,8 @@ use serde_json::json;
 use super::Outbox;
 use super::row::Row;
 use crate::{
-    Attributes, Batch, Error, ErrorKind, Expect, Filter, PageToken, Query, QueueName, Result, ResultExt as _, Write, fields, value,
+    Attributes, Batch, Error, ErrorKind, Expect, Filter, PageToken, Query, QueueName, Result, ResultExt as _, Write, fields,
+    value,
 };
 
 /// How many rows are gone through at a time.

@@ -153,7 +153,10 @@ struct Inner {
 
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox").field("records", self.inner.backend.info()).field("queue", &self.inner.queue).finish_non_exhaustive()
+        f.debug_struct("Outbox")
+            .field("records", self.inner.backend.info())
+            .field("queue", &self.inner.queue)
+            .finish_non_exhaustive()
     }
 }
 
@@ -220,7 +223,7 @@ impl Outbox {
     pub async fn stop(&self) {
         let background = self.inner.background.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(background) = background {
-            background.stop(self.inner.options.lease).await;
+            background.stop(self.inner.options.patience).await;
         }
     }
 
@@ -272,12 +275,7 @@ impl Inner {
     }
 
     /// The batch with a row for each message, and the messages with their places in it.
-    async fn rewritten(
-        &self,
-        batch: Batch,
-        queue: Option<&QueueStore>,
-        sends_now: bool,
-    ) -> Result<(Batch, Vec<(usize, Item)>)> {
+    async fn rewritten(&self, batch: Batch, queue: Option<&QueueStore>, sends_now: bool) -> Result<(Batch, Vec<(usize, Item)>)> {
         let mut items = Vec::new();
         let mut writes = Vec::with_capacity(batch.len());
         for (index, write) in batch.writes.into_iter().enumerate() {

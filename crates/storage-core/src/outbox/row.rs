@@ -107,8 +107,9 @@ impl Row {
             Value::String(id) => id,
             other => other.to_string(),
         };
-        let row: Self = serde_json::from_value(Value::Object(record.fields))
-            .map_err(|e| Error::corrupt(format!("row `{id}` of the outbox was not written by this toolkit: {e}")).with_source(e))?;
+        let row: Self = serde_json::from_value(Value::Object(record.fields)).map_err(|e| {
+            Error::corrupt(format!("row `{id}` of the outbox was not written by this toolkit: {e}")).with_source(e)
+        })?;
         Ok(Self { id, version: record.version, ..row })
     }
 

@@ -17,6 +17,7 @@ use storage_tasks::{NewTask, SubmitOptions, TaskContext, TaskFailure, TaskStore,
 
 use self::files::{Counted, Found};
 use self::report::{Report, Speed};
+use super::beside::Beside;
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::output::{Out, count, size};
@@ -197,9 +198,9 @@ impl Demo<'_> {
                 answer
             }
         });
-        let beside = super::worker::look_after(&self.tasks);
+        let beside = Beside::start(self.storage, &self.tasks).await?;
         let ran = worker.run(std::future::pending()).await;
-        beside.abort();
+        beside.end().await;
         ran?;
         bar.finish_and_clear();
         let (counted, last) = std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner));
