@@ -8,12 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::json;
 use storage_conformance::{Harness, Place};
-use storage_core::outbox::{ID_ATTRIBUTE, Outbox, OutboxEntry, OutboxOptions, OutboxState};
+use storage_core::outbox::{ID_ATTRIBUTE, Outbox, OutboxEntry, OutboxOptions, OutboxState, TABLE};
 use storage_core::{
     Atomicity, Backends, Batch, Clock, Driver as _, DriverConfig, Error, ErrorKind, Expect, Message, NewMessage, QueueName,
     QueueSpec, QueueStore, Receive, RecordBackend as _, RecordStore, Result, TableName, TableSchema, fields,
 };
 use storage_memory::{MemoryDriver, MemoryStore};
+use storage_tasks::{OutboxRelay, OwedTasks, RelayOptions, SubmitOptions, TaskOptions, TaskStatus, TaskStore};
 use storage_tests::hooked::Hooked;
 
 /// Records in one memory store, queues in another, with an outbox between them.
@@ -261,6 +262,25 @@ async fn what_is_set_aside_is_retried_all_together_or_removed() {
 }
 
 #[tokio::test]
+async fn a_damaged_row_keeps_no_other() {
+    let world = World::new().await;
+    world.queue.go_away();
+    for n in 0..10 {
+        world.commit(&n.to_string(), NewMessage::new(format!("m{n}"))).await.unwrap();
+    }
+    let id = world.entries(OutboxState::All).await.remove(4).id;
+    let damage = fields(json!({"queue": "no such name!"}));
+    world.records.update(&TABLE.parse().unwrap(), id.as_str(), damage, Expect::Present).await.unwrap();
+    world.queue.come_back();
+    world.clock.advance(Duration::from_secs(10));
+    assert_eq!(world.outbox.drain().await.unwrap().sent, 9);
+    let error = world.outbox.list(OutboxState::All, 10, None).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains(&id), "{error}");
+    assert!(world.outbox.remove(&id).await.unwrap());
+    assert!(world.entries(OutboxState::All).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_queue_that_is_gone_may_come_back() {
     let world = World::new().await;
     world.queue.go_away();
@@ -456,4 +476,42 @@ async fn where_the_queue_is_in_the_same_store_the_batch_goes_through_as_it_is() 
     outbox.commit(Batch::new().enqueue(&mail(), NewMessage::new("m"))).await.unwrap();
     assert_eq!(queue.receive(&mail(), &Receive::default()).await.unwrap().len(), 1);
     assert!(outbox.tables().await.unwrap().is_empty(), "no table is made for it");
+}
+
+#[tokio::test]
+async fn a_task_whose_message_is_refused_has_failed_and_keeps_no_other() {
+    let world = World::new().await;
+    let options = TaskOptions { clock: world.clock.clone(), ..TaskOptions::default() };
+    let records = RecordStore::new(Arc::new(world.memory.records()));
+    let tasks = TaskStore::open(&records, &world.queue.store(), options.clone()).await.unwrap();
+    let relay = OutboxRelay::new(&tasks, RelayOptions { page: 2, ..RelayOptions::default() });
+    world.queue.go_away();
+    for id in ["bad", "worse", "good", "better"] {
+        tasks.submit("x", 1, SubmitOptions::default().task_id(id)).await.unwrap();
+    }
+    let owed = OwedTasks::read(&records, &options, 10, None).await.unwrap().tasks;
+    assert_eq!(owed.iter().map(|task| &*task.task_id).collect::<Vec<_>>().len(), 4);
+    assert_eq!(relay.drain().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(OwedTasks::read(&records, &options, 10, None).await.unwrap().tasks.len(), 4, "an outage fails none");
+
+    world.queue.before(|_, messages| match messages[0].body.windows(3).any(|part| part == b"bad" || part == b"wor") {
+        true => Err(Error::invalid("not that one")),
+        false => Ok(()),
+    });
+    assert_eq!(relay.drain().await.unwrap(), 4);
+    assert!(OwedTasks::read(&records, &options, 10, None).await.unwrap().tasks.is_empty());
+    for (id, status) in [("bad", TaskStatus::Failed), ("worse", TaskStatus::Failed), ("good", TaskStatus::Pending)] {
+        assert_eq!(tasks.get_task(id).await.unwrap().unwrap().status, status, "{id}");
+    }
+    assert!(tasks.get_task("bad").await.unwrap().unwrap().error.unwrap().contains("not that one"));
+    world.queue.come_back();
+    assert_eq!(tasks.retry("bad").await.unwrap().status, TaskStatus::Pending);
+    let sent = world.queue.store().receive(&options.queue, &Receive::up_to(10)).await.unwrap();
+    assert_eq!(sent.len(), 3);
+
+    // A queue that somebody has removed is made again.
+    world.queue.store().delete_queue(&options.queue).await.unwrap();
+    tasks.submit("x", 1, SubmitOptions::default().task_id("late")).await.unwrap();
+    assert_eq!(relay.drain().await.unwrap(), 1);
+    assert_eq!(world.queue.store().receive(&options.queue, &Receive::up_to(10)).await.unwrap().len(), 1);
 }

@@ -155,3 +155,26 @@ fn where_one_batch_reaches_both_there_is_no_outbox() {
     assert!(sandbox.fails(3, &["outbox", "rm", "x"]).contains("there is no outbox"));
     assert_eq!(sandbox.json1(&["outbox", "relay", "--once"])["sent"], 0);
 }
+
+#[test]
+fn several_processes_relay_each_message_once() {
+    const MESSAGES: u64 = 300;
+    let sandbox = sandbox();
+    program(&sandbox, async |storage| {
+        let records = storage.records().await.unwrap();
+        let batch = |n: u64| {
+            let messages = (0..30).map(|m| format!("{n}-{m}"));
+            messages.fold(Batch::new(), |batch, body| batch.enqueue(&"mail".parse().unwrap(), NewMessage::new(body)))
+        };
+        for n in 0..MESSAGES / 30 {
+            records.commit(batch(n)).await.unwrap();
+        }
+    });
+    fs::create_dir(sandbox.path("queue")).unwrap();
+    sandbox.ok(&["queue", "create", "mail"]);
+    let relays: Vec<_> = (0..3).map(|_| sandbox.start(&["outbox", "relay", "--once", "--json"])).collect();
+    let sent: u64 = relays.into_iter().map(|relay| relay.end().json()[0]["sent"].as_u64().unwrap()).sum();
+    assert_eq!(sent, MESSAGES);
+    assert_eq!(sandbox.json1(&["queue", "stats", "mail"])["ready"], MESSAGES);
+    assert!(sandbox.run(&["outbox", "ls"]).stderr.contains("nothing waits"));
+}

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::Outbox;
 use super::row::Row;
 use crate::{
-    Attributes, Batch, Error, ErrorKind, Expect, Filter, PageToken, Query, QueueName, Result, ResultExt as _, Write, fields,
-    value,
+    Attributes, Batch, Error, ErrorKind, Expect, Filter, PageToken, Query, QueueName, Record, Result, ResultExt as _, Write,
+    fields, value,
 };
 
 /// How many rows are gone through at a time.
@@ -99,7 +99,8 @@ impl Outbox {
     pub async fn list(&self, state: OutboxState, limit: u32, after: Option<PageToken>) -> Result<OutboxPage> {
         let list = async {
             let (rows, next) = self.inner.page(&self.query(state)?.limit(limit).after(after)).await?;
-            Ok::<_, Error>(OutboxPage { entries: rows.into_iter().map(OutboxEntry::from).collect(), next })
+            let entries = rows.into_iter().map(|row| row.map(OutboxEntry::from)).collect::<Result<_>>()?;
+            Ok::<_, Error>(OutboxPage { entries, next })
         };
         list.await.context("outbox.list", || "the outbox".into())
     }
@@ -132,8 +133,8 @@ impl Outbox {
     /// The records'.
     pub async fn retry(&self, id: &str) -> Result<bool> {
         let retry = async {
-            let Some(row) = self.row(id).await? else { return Ok(false) };
-            self.write(self.again(&row)).await
+            let Some(record) = self.record(id).await? else { return Ok(false) };
+            self.write(self.again(&Row::from_record(record)?)).await
         };
         retry.await.context("outbox.retry", || subject(id))
     }
@@ -148,7 +149,7 @@ impl Outbox {
             while let Some(query) = next {
                 let (rows, token) = self.inner.page(&query).await?;
                 for row in rows {
-                    retried += u64::from(self.write(self.again(&row)).await?);
+                    retried += u64::from(self.write(self.again(&row?)).await?);
                 }
                 next = token.map(|token| query.after(Some(token)));
             }
@@ -163,18 +164,18 @@ impl Outbox {
     /// The records'.
     pub async fn remove(&self, id: &str) -> Result<bool> {
         let remove = async {
-            let Some(row) = self.row(id).await? else { return Ok(false) };
-            let expect = Expect::Version(row.version);
+            // A damaged one is removed as well.
+            let Some(record) = self.record(id).await? else { return Ok(false) };
+            let expect = Expect::Version(record.version);
             self.write(Write::Delete { table: self.inner.options.table.clone(), key: id.into(), expect }).await
         };
         remove.await.context("outbox.remove", || subject(id))
     }
 
-    async fn row(&self, id: &str) -> Result<Option<Row>> {
+    async fn record(&self, id: &str) -> Result<Option<Record>> {
         match self.inner.rows.get(&self.inner.options.table, id).await {
-            Ok(record) => record.map(Row::from_record).transpose(),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            outcome => outcome,
         }
     }
 

@@ -16,13 +16,13 @@ use super::{Inner, Outbox, OutboxOptions};
 use crate::backoff::Backoff;
 use crate::clock::add;
 use crate::{
-    Batch, Error, ErrorKind, Expect, Fields, Filter, PageToken, Query, QueueStore, Result, Version, Write, fields, value,
+    Batch, Error, ErrorKind, Expect, Fields, Filter, Key, PageToken, Query, QueueStore, Result, Version, Write, fields, value,
 };
 
 /// How many writes of single rows are under way at once.
 const PARALLEL: usize = 16;
 /// How many rows a page holds at first, and at most.
-const PAGE: (u32, u32) = (16, 256);
+const PAGE: (u32, u32) = (4, 256);
 /// Above so many bytes of messages the next page is a shorter one.
 const PAGE_BYTES: usize = 4 << 20;
 /// The longest error that is kept of a message.
@@ -197,6 +197,9 @@ impl Inner {
         let mut query = self.query(take)?;
         loop {
             let (rows, token) = self.page(&query.clone().limit(pace.page)).await?;
+            // One that somebody has damaged keeps no other; `list` says which.
+            let damaged = |error: &Error| tracing::error!(%error, "a row of the outbox is left alone");
+            let rows: Vec<Row> = rows.into_iter().filter_map(|row| row.inspect_err(damaged).ok()).collect();
             if !rows.is_empty() {
                 pace.adapt(rows.iter().map(|row| row.body.len()).sum());
                 let (done, error) = self.relay_page(rows).await?;
@@ -226,9 +229,9 @@ impl Inner {
     }
 
     /// A page of rows: none where the table is not there yet.
-    pub(super) async fn page(&self, query: &Query) -> Result<(Vec<Row>, Option<PageToken>)> {
+    pub(super) async fn page(&self, query: &Query) -> Result<(Vec<Result<Row>>, Option<PageToken>)> {
         match self.rows.scan(query).await {
-            Ok(page) => Ok((page.records.into_iter().map(Row::from_record).collect::<Result<_>>()?, page.next)),
+            Ok(page) => Ok((page.records.into_iter().map(Row::from_record).collect(), page.next)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok((Vec::new(), None)),
             Err(error) => Err(error),
         }
@@ -252,28 +255,20 @@ impl Inner {
 
     /// Takes rows for as long as a lease: all at once, or, where others are at them too, those that can be had.
     async fn claim(&self, rows: Vec<Row>) -> Result<Vec<Item>> {
-        let until = value::timestamp(add(self.options.clock.now(), self.options.lease));
-        let claim = |row: &Row| {
-            let attempts = row.attempts.saturating_add(1);
-            let claimed = fields(json!({"due_at": until, "claimed_until": until, "attempts": attempts}));
-            self.merge(&row.id, row.version, claimed)
-        };
-        let taken = |row: Row| {
-            let mut item = row.into_item()?;
-            item.version = item.version.next();
-            item.attempts = item.attempts.saturating_add(1);
-            Ok(item)
-        };
-        match self.backend.commit(rows.iter().map(claim).collect()).await {
-            Ok(_) => return rows.into_iter().map(taken).collect(),
+        match self.backend.commit(rows.iter().map(|row| self.claim_of(row)).collect()).await {
+            Ok(_) => return rows.into_iter().map(claimed).collect(),
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
         }
-        let claims = rows.into_iter().map(|row| {
-            let batch = Batch::new().with(claim(&row));
+        // Mostly another relay has taken the whole page: one look says so, where a write for each would have to fail.
+        let keys: Vec<Key> = rows.iter().map(|row| row.id.as_str().into()).collect();
+        let now = self.backend.get(&self.options.table, &keys).await?;
+        let left = rows.into_iter().zip(now).filter(|(row, now)| now.as_ref().is_some_and(|now| now.version == row.version));
+        let claims = left.map(|(row, _)| {
+            let batch = Batch::new().with(self.claim_of(&row));
             async move {
                 match self.backend.commit(batch).await {
-                    Ok(_) => taken(row).map(Some),
+                    Ok(_) => claimed(row).map(Some),
                     Err(error) if is_gone(&error) => Ok(None),
                     Err(error) => Err(error),
                 }
@@ -281,6 +276,12 @@ impl Inner {
         });
         let claims: Vec<Result<Option<Item>>> = futures::stream::iter(claims).buffered(PARALLEL).collect().await;
         claims.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    fn claim_of(&self, row: &Row) -> Write {
+        let until = value::timestamp(add(self.options.clock.now(), self.options.lease));
+        let attempts = row.attempts.saturating_add(1);
+        self.merge(&row.id, row.version, fields(json!({"due_at": until, "claimed_until": until, "attempts": attempts})))
     }
 
     fn merge(&self, id: &str, version: Version, fields: Fields) -> Write {
@@ -349,6 +350,14 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// A row that was just claimed, as it stands now.
+fn claimed(row: Row) -> Result<Item> {
+    let mut item = row.into_item()?;
+    item.version = item.version.next();
+    item.attempts = item.attempts.saturating_add(1);
+    Ok(item)
 }
 
 fn aside(why: &str, refusals: u32, now: DateTime<Utc>) -> Fields {

@@ -211,7 +211,13 @@ impl TaskStore {
         }
         let queue = task.queue.parse()?;
         self.ensure_queue(&queue).await?;
-        self.queues().send(&queue, self.message_of(task)?).await?;
+        if let Err(error) = self.queues().send(&queue, self.message_of(task)?).await {
+            if error.kind() == ErrorKind::NotFound {
+                // Somebody has removed it: the next try makes it anew.
+                self.forget_queue(&queue);
+            }
+            return Err(error);
+        }
         self.clear_unsent(task).await
     }
 
@@ -222,23 +228,18 @@ impl TaskStore {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
-        match error.kind() {
-            // The next try makes it anew.
-            ErrorKind::NotFound => self.forget_queue(&task.queue),
-            ErrorKind::InvalidInput | ErrorKind::Unsupported => {
-                tracing::warn!(task = %task.id(), %error, "the queue refuses a task's message: the task has failed");
-                let mut ended = task.clone();
-                ended.end(TaskEnd::Failed(format!("its message can't be sent: {error}")), self.inner.options.clock.now());
-                let change = Change { task: ended, from: Place::Active(task.version), event: event::kind::FAILED, sends: false };
-                return match self.apply(change).await {
-                    // Sent, cancelled or removed by somebody else just now.
-                    Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
-                    outcome => outcome.map(drop),
-                };
-            }
-            _ => {}
+        if !matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) {
+            return Err(error);
         }
-        Err(error)
+        tracing::warn!(task = %task.id(), %error, "the queue refuses a task's message: the task has failed");
+        let mut ended = task.clone();
+        ended.end(TaskEnd::Failed(format!("its message can't be sent: {error}")), self.inner.options.clock.now());
+        let change = Change { task: ended, from: Place::Active(task.version), event: event::kind::FAILED, sends: false };
+        match self.apply(change).await {
+            // Sent, cancelled or removed by somebody else just now.
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 
     /// False where the task is one that was created although a finished one of that id is there, by a process that ended before it saw that.

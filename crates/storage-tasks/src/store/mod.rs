@@ -235,8 +235,8 @@ impl TaskStore {
         Ok(())
     }
 
-    /// Somebody may have removed it.
-    pub(crate) fn forget_queue(&self, queue: &str) {
+    /// It may be there no more.
+    pub(crate) fn forget_queue(&self, queue: &QueueName) {
         self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
     }
 
