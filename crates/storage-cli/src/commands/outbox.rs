@@ -129,8 +129,16 @@ async fn list(failed: bool, limit: u64, outbox: Option<&Outbox>, storage: &Stora
         }
     }
     after = None;
+    let mut unread = None;
     while !failed && left > 0 {
-        let page = storage.owed_tasks(page_of(left), after.take()).await?;
+        let page = match storage.owed_tasks(page_of(left), after.take()).await {
+            Ok(page) => page,
+            // Their rows may be where the queue is, and that away: what waits here is shown all the same.
+            Err(error) => {
+                unread = Some(error);
+                break;
+            }
+        };
         for task in &page.tasks {
             left -= 1;
             listing.row(&task_json(task), || task_row(task))?;
@@ -140,7 +148,11 @@ async fn list(failed: bool, limit: u64, outbox: Option<&Outbox>, storage: &Stora
             break;
         }
     }
-    if listing.end()? == 0 && !out.is_json() {
+    let shown = listing.end()?;
+    if let Some(error) = unread {
+        return Err(error.into());
+    }
+    if shown == 0 && !out.is_json() {
         out.note(if failed { "nothing is set aside" } else { "nothing waits to be sent" });
     }
     Ok(())
