@@ -117,7 +117,7 @@ fn a_demo_and_a_worker_on_five_services() {
     assert_eq!(kinds, ["submitted", "started", "succeeded"]);
     assert!(shop.sandbox.path("schedules.db").exists() && !shop.sandbox.path("storage.db").exists());
     assert_eq!(shop.json(&["schedule", "ls"])[0]["name"], "often");
-    let tables: Vec<String> = shop.json(&["table", "ls"]).iter().map(|table| table["table"].to_string()).collect();
+    let tables: Vec<String> = shop.json(&["table", "ls"]).iter().map(|table| table["name"].to_string()).collect();
     assert!(
         tables.iter().any(|name| name.contains("events")) && !tables.iter().any(|name| name.contains("results")),
         "{tables:?}"
