@@ -161,7 +161,11 @@ impl Account {
     ///
     /// # Errors
     /// [`Config`](storage_core::ErrorKind::Config).
-    pub fn client_options(&self, connecting: Duration, idle: Duration) -> Result<(ClientOptions, Option<Arc<dyn TokenCredential>>)> {
+    pub fn client_options(
+        &self,
+        connecting: Duration,
+        idle: Duration,
+    ) -> Result<(ClientOptions, Option<Arc<dyn TokenCredential>>)> {
         let mut client_options = ClientOptions {
             // Repeating is the business of layers.
             retry: RetryOptions::none(),
@@ -265,7 +269,11 @@ mod tests {
 
     #[test]
     fn kinds_of_credentials() {
-        let login = |options: &str| Account::new(&DriverConfig::from_url(&format!("azure-queue://a?{options}")), Service::Queue, "azure-queue").unwrap().login;
+        let login = |options: &str| {
+            Account::new(&DriverConfig::from_url(&format!("azure-queue://a?{options}")), Service::Queue, "azure-queue")
+                .unwrap()
+                .login
+        };
         assert!(matches!(login("account_key=a2V5"), Login::Key { .. }));
         assert!(matches!(login("sas=?sig=x"), Login::Signature));
         assert!(matches!(login("token=t"), Login::Entra(Identity::Token(_))));

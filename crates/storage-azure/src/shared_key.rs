@@ -49,7 +49,8 @@ pub fn table_authorization(account: &str, key: &AccountKey, request: &SignedRequ
 fn table_string_to_sign(account: &str, request: &SignedRequest<'_>) -> String {
     let header = |name: &str| request.headers.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| *value);
     let [md5, kind, date] = ["content-md5", "content-type", "x-ms-date"].map(header);
-    let comp = request.query.iter().find(|(name, _)| name == "comp").map_or_else(String::new, |(_, value)| format!("?comp={value}"));
+    let comp =
+        request.query.iter().find(|(name, _)| name == "comp").map_or_else(String::new, |(_, value)| format!("?comp={value}"));
     format!("{}\n{md5}\n{kind}\n{date}\n/{account}{}{comp}", request.verb, request.path)
 }
 
