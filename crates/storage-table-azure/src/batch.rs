@@ -1,10 +1,10 @@
 //! Entity group transactions: many changes of one partition in one request.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use storage_core::{Error, Result};
 use uuid::Uuid;
 
-use crate::client::{Change, path};
+use crate::client::{Change, json_text, path};
 use crate::error::Refusal;
 use crate::keys::Place;
 
@@ -13,17 +13,12 @@ pub(crate) const MAX_CHANGES: usize = 100;
 /// How many bytes one request takes.
 const MAX_BYTES: usize = 4 << 20;
 
-fn text(entity: &Map<String, Value>) -> Result<String> {
-    // To JavaScript these end a line, and the emulator reads lines.
-    Ok(serde_json::to_string(entity)?.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
-}
-
 fn one(root: &str, table: &str, place: &Place, change: &Change) -> Result<String> {
     let entity = || format!("{root}/{}", path(table, place));
     let (verb, address, condition, body) = match change {
-        Change::Insert(body) => ("POST", format!("{root}/{table}"), None, Some(text(body)?)),
-        Change::Replace(body, etag) => ("PUT", entity(), Some(etag), Some(text(body)?)),
-        Change::Touch(body, etag) => ("MERGE", entity(), Some(etag), Some(text(body)?)),
+        Change::Insert(body) => ("POST", format!("{root}/{table}"), None, Some(json_text(body)?)),
+        Change::Replace(body, etag) => ("PUT", entity(), Some(etag), Some(json_text(body)?)),
+        Change::Touch(body, etag) => ("MERGE", entity(), Some(etag), Some(json_text(body)?)),
         Change::Delete(etag) => ("DELETE", entity(), Some(etag), None),
     };
     let mut request = format!("{verb} {address} HTTP/1.1\r\nAccept: application/json;odata=minimalmetadata\r\n");

@@ -114,6 +114,25 @@ impl Search {
     }
 }
 
+/// JSON in ASCII: the emulator takes bodies apart within characters, and reads batches line by line, where JavaScript has more ends of lines than others.
+pub(crate) fn json_text(body: &impl serde::Serialize) -> Result<String> {
+    let json = serde_json::to_string(body)?;
+    if json.is_ascii() {
+        return Ok(json);
+    }
+    let mut text = String::with_capacity(json.len() * 2);
+    for c in json.chars() {
+        if c.is_ascii() {
+            text.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            text.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    Ok(text)
+}
+
 fn encoded(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
@@ -175,7 +194,7 @@ impl Client {
     fn with_json(&self, mut request: Request, body: &impl serde::Serialize) -> Result<Request> {
         request.insert_header("content-type", "application/json");
         request.insert_header("prefer", "return-no-content");
-        request.set_body(serde_json::to_vec(body)?);
+        request.set_body(json_text(body)?);
         Ok(request)
     }
 

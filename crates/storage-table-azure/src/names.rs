@@ -200,7 +200,7 @@ mod tests {
             ("a_x1234ü", "a_x005F_x1234_x00FC_"),
         ] {
             assert_eq!(property(field).as_deref(), Some(name));
-            assert_eq!(field(name).as_deref(), Some(field));
+            assert_eq!(super::field(name).as_deref(), Some(field));
         }
         assert_eq!(property(&"-".repeat(40)), None);
         assert_eq!((field("_version"), field(&part("a", 2))), (None, None));

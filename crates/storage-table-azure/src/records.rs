@@ -110,7 +110,7 @@ impl RecordBackend for AzureTables {
     async fn ping(&self) -> Result<()> {
         self.store.open.check()?;
         // A look at the table of tables: who may do nothing else may do this.
-        let mut search = crate::client::Search::new(Vec::new(), 1).select(&["PartitionKey"]);
+        let mut search = crate::client::Search::new(Vec::new(), 1).select(&["PartitionKey", "RowKey"]);
         match self.store.client.find(&names::catalogue(&self.store.prefix), &mut search).await {
             Ok(_) => Ok(()),
             Err(refusal) if refusal.is(crate::error::code::NO_TABLE) => Ok(()),
