@@ -8,3 +8,8 @@ mod common;
 fn answers_as_the_model_does() {
     storage_conformance::model::compare_with_memory(&common::harness(), 2_000, 20_261_127);
 }
+
+#[test]
+fn filters_find_what_the_model_finds() {
+    storage_conformance::model::compare_filters_with_memory(&common::harness(), 2_000, 20_261_127);
+}
