@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod peer;
+pub(crate) mod server;
+
 use std::sync::Arc;
 
 use storage_conformance::{DriverHarness, Place};
