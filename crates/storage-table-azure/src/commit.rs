@@ -11,7 +11,7 @@ use crate::batch::MAX_CHANGES;
 use crate::catalogue::Table;
 use crate::client::Change;
 use crate::entity;
-use crate::error::{Refusal, unanswered};
+use crate::error::Refusal;
 use crate::keys::{self, Place};
 use crate::read;
 use crate::store::Store;
@@ -176,7 +176,7 @@ impl<'a> Commit<'a> {
         let writes = |change: &Change| !matches!(change, Change::Touch(..)) && !is_placeholder(change);
         let lost = |refusal: Refusal| match refusal.is_overtaken() {
             true => refusal,
-            false => refusal.map(unanswered),
+            false => refusal.map(Error::of_unanswered_write),
         };
         match &*changes {
             [] => Ok(()),

@@ -3,7 +3,7 @@
 use azure_core::http::headers::Headers;
 use serde_json::Value;
 use storage_azure::{refused, retry_after, shown};
-use storage_core::{Error, ErrorKind};
+use storage_core::Error;
 
 /// Codes of the service that something is made of here.
 pub(crate) mod code {
@@ -87,22 +87,10 @@ fn answered(status: u16, code: &str) -> Error {
     }
 }
 
-/// Says of a write without an answer what the caller can't know from the error's kind.
-pub(crate) fn unanswered(error: Error) -> Error {
-    if !matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable) {
-        return error;
-    }
-    let message = format!("{}; it may have been written all the same: read the records before trying again", error.message());
-    let unknown = Error::new(error.kind(), message).with_retryable(error.is_retryable());
-    let unknown = match error.retry_after() {
-        Some(wait) => unknown.with_retry_after(wait),
-        None => unknown,
-    };
-    unknown.with_source(error)
-}
-
 #[cfg(test)]
 mod tests {
+    use storage_core::ErrorKind;
+
     use super::*;
 
     #[test]

@@ -6,7 +6,7 @@
 use chrono::{Datelike as _, SecondsFormat, SubsecRound as _, TimeDelta};
 use serde_json::Value;
 use storage_core::value::parse_timestamp;
-use storage_core::{ColumnName, ColumnRef, ColumnType, Filter, KeyType, TableSchema};
+use storage_core::{ColumnName, ColumnRef, ColumnType, Filter, KeyPart, KeyType, TableSchema};
 
 use crate::entity::{EARLY, FIRST_YEAR, property_of};
 use crate::keys;
@@ -170,7 +170,7 @@ fn key(kind: KeyType, value: &Value) -> Option<String> {
         (KeyType::Text, Value::String(text)) if !text.is_empty() && !text.chars().any(char::is_control) => {
             keys::encode_text(text)
         }
-        (KeyType::Integer, Value::Number(n)) => keys::encode_integer(n.as_i64()?),
+        (KeyType::Integer, Value::Number(n)) => KeyPart::sortable_integer(n.as_i64()?),
         _ => return None,
     };
     keys::fits(&key).then(|| quoted(&key))

@@ -53,7 +53,7 @@ async fn write(store: &RecordStore, partition: usize, acknowledged: &AtomicUsize
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_gone_for_half_a_minute_loses_nothing() {
     const COUNT: usize = 300;
-    let Some(mut server) = Server::start_or_skip(&[]) else { return };
+    let Some(mut server) = Server::start_or_skip("table", &[]) else { return };
     // An emulator that is told to end goes on until its last connection is closed.
     let proxy = Proxy::start(server.port()).await;
     let store = opened(&common::url(&format!("http://127.0.0.1:{}", proxy.port()), "")).await;
@@ -121,6 +121,8 @@ async fn batches_that_are_cut_are_whole_or_nothing() {
     let proxy = Proxy::start(port).await;
     let through = opened(&common::url(&format!("http://127.0.0.1:{}", proxy.port()), &prefix)).await;
     let direct = common::open(&common::url(&address, &prefix));
+    // What the table is like is known from here on.
+    through.get(&table(), ("p", "a")).await.unwrap();
     let (mut written, mut lost) = (0, 0);
     let harms =
         (0..12).map(|n| Harm::CutRequest(500 * n)).chain((0..6).map(|n| Harm::CutAnswer(300 * n))).chain([Harm::LoseAnswer]);
@@ -151,7 +153,7 @@ async fn batches_that_are_cut_are_whole_or_nothing() {
 /// A service that does not answer holds nobody longer than the time that is set.
 #[tokio::test]
 async fn a_service_that_hangs_is_a_timeout() {
-    let Some(server) = Server::start_or_skip(&["--inMemoryPersistence"]) else { return };
+    let Some(server) = Server::start_or_skip("table", &["--inMemoryPersistence"]) else { return };
     let mut config = DriverConfig::from_url(&common::url(&server.address(), ""));
     config.timeout = Some(Duration::from_secs(2));
     let store = RecordStore::new(Arc::new(AzureTables::open(&config).unwrap()));

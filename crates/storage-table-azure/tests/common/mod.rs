@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub(crate) mod peer;
+#[path = "../../../storage-queue-azure/tests/common/server.rs"]
 pub(crate) mod server;
 
 use std::sync::Arc;
