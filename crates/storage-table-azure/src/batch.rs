@@ -16,7 +16,7 @@ const MAX_BYTES: usize = 4 << 20;
 fn one(root: &str, table: &str, place: &Place, change: &Change) -> Result<String> {
     let entity = || format!("{root}/{}", path(table, place));
     let (verb, address, condition, body) = match change {
-        Change::Insert(body) => ("POST", format!("{root}/{table}"), None, Some(json_text(body)?)),
+        Change::Insert(body) | Change::Vacant(body) => ("POST", format!("{root}/{table}"), None, Some(json_text(body)?)),
         Change::Replace(body, etag) => ("PUT", entity(), Some(etag), Some(json_text(body)?)),
         Change::Touch(body, etag) => ("MERGE", entity(), Some(etag), Some(json_text(body)?)),
         Change::Delete(etag) => ("DELETE", entity(), Some(etag), None),

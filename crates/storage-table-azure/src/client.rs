@@ -73,6 +73,8 @@ impl Answer {
 pub(crate) enum Change {
     /// It is written where there is none.
     Insert(Map<String, Value>),
+    /// It is written where there is none, and says that none is there.
+    Vacant(Map<String, Value>),
     /// It is written in the place of the one with this mark.
     Replace(Map<String, Value>, String),
     /// The one with this mark stays as it is, and gets another.
@@ -258,7 +260,7 @@ impl Client {
     pub(crate) async fn change(&self, table: &str, place: &Place, change: &Change) -> Result<Option<String>, Refusal> {
         let path = path(table, place);
         let request = match change {
-            Change::Insert(entity) => self.with_json(self.request(Method::Post, table, &[])?, entity)?,
+            Change::Insert(entity) | Change::Vacant(entity) => self.with_json(self.request(Method::Post, table, &[])?, entity)?,
             Change::Replace(entity, etag) => {
                 let mut request = self.with_json(self.request(Method::Put, &path, &[])?, entity)?;
                 request.insert_header("if-match", etag.clone());

@@ -161,7 +161,7 @@ impl<'a> Commit<'a> {
                 (true, Some(record), Some(etag)) => Change::Replace(encode(&record)?, etag),
                 (true, None, Some(etag)) => Change::Delete(etag),
                 (_, _, Some(etag)) if matters && several => Change::Touch(entity::bare(place), etag),
-                (_, _, None) if matters && several => Change::Insert(entity::placeholder(place)),
+                (_, _, None) if matters && several => Change::Vacant(entity::vacant(place)),
                 _ => continue,
             };
             changes.push((place.clone(), change));
@@ -171,35 +171,26 @@ impl<'a> Commit<'a> {
 
     async fn write(&self, table: &Table, changes: Vec<(Place, Change)>) -> Result<(), Refusal> {
         let client = &self.store.client;
-        let is_placeholder =
-            |change: &Change| matches!(change, Change::Insert(entity) if entity.get(entity::VERSION).is_some_and(|v| v == "0"));
-        let writes = |change: &Change| !matches!(change, Change::Touch(..)) && !is_placeholder(change);
         let lost = |refusal: Refusal| match refusal.is_overtaken() {
             true => refusal,
             false => refusal.map(Error::of_unanswered_write),
         };
         match &*changes {
             [] => Ok(()),
+            changes if changes.iter().all(|(_, change)| only_checks(change)) => self.still_so(table, changes).await,
             [(place, change)] => client.change(&table.there, place, change).await.map(drop).map_err(lost),
-            changes if !changes.iter().any(|(_, change)| writes(change)) => self.still_so(table, changes).await,
             changes => {
                 let marks = client.change_all(&table.there, changes).await.map_err(lost)?;
-                let placeholders = changes.iter().zip(marks).filter(|((_, change), _)| is_placeholder(change));
-                for ((place, _), mark) in placeholders {
+                for ((place, change), mark) in changes.iter().zip(marks) {
+                    let (Change::Vacant(_), Some(mark)) = (change, mark) else { continue };
                     // It counts as absent while it is there: a sweep, or the next write of that record, removes it as well.
-                    if let Some(Err(error)) =
-                        futures::future::OptionFuture::from(mark.map(|mark| self.clear(table, place, mark))).await
-                    {
-                        tracing::debug!(error = %Error::from(error), "a placeholder stays");
+                    if let Err(refusal) = client.change(&table.there, place, &Change::Delete(mark)).await {
+                        tracing::debug!(error = %Error::from(refusal), "an entity that says that none is there stays for now");
                     }
                 }
                 Ok(())
             }
         }
-    }
-
-    async fn clear(&self, table: &Table, place: &Place, mark: String) -> Result<(), Refusal> {
-        self.store.client.change(&table.there, place, &Change::Delete(mark)).await.map(drop)
     }
 
     /// For a batch of checks: what was read, one after the other, was so at one moment if it is so still.
@@ -212,6 +203,11 @@ impl<'a> Commit<'a> {
         });
         if same { Ok(()) } else { Err(Refusal::overtaken()) }
     }
+}
+
+/// True of what leaves everything as it is.
+fn only_checks(change: &Change) -> bool {
+    matches!(change, Change::Touch(..) | Change::Vacant(_))
 }
 
 fn too_far() -> Error {

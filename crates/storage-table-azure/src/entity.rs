@@ -263,7 +263,7 @@ pub(crate) fn encode(schema: &TableSchema, place: &Place, record: &Record) -> Re
 }
 
 /// An entity that says: here is none. It counts as expired, whoever reads it.
-pub(crate) fn placeholder(place: &Place) -> Map<String, Value> {
+pub(crate) fn vacant(place: &Place) -> Map<String, Value> {
     let mut builder = Builder::new(place);
     builder.put(VERSION, "0".into(), Edm::Int64);
     builder.put(EXPIRES, "1970-01-01T00:00:00Z".into(), Edm::DateTime);
@@ -433,7 +433,9 @@ impl Entity {
             Some(ColumnType::Bytes) => annotation == "Edm.Binary",
         };
         let Some(found) = found.filter(|_| fits) else {
-            return Err(self.corrupt(format_args!("property `{property}` is {annotation}, which `{property}` can't be")));
+            return Err(self.corrupt(format_args!(
+                "property `{property}` is {annotation} of a kind or value that does not fit the table's schema"
+            )));
         };
         match (declared, found) {
             (Some(ColumnType::Json), Value::String(text)) => self.json(property, &text),

@@ -14,7 +14,7 @@ use crate::keys;
 /// How many comparisons the service takes in one filter.
 const MAX_COMPARISONS: usize = 15;
 /// How many of them a query adds by itself.
-pub(crate) const OWN: usize = 4;
+const OWN: usize = 4;
 /// The longest text that is compared: filters travel in addresses.
 const MAX_TEXT: usize = 512;
 

@@ -10,7 +10,7 @@ use crate::client::{Change, Client, MOST, Search};
 use crate::entity::{self, EXPIRES, Entity};
 use crate::error::{Refusal, code};
 use crate::keys::{self, Place};
-use crate::odata::{OWN, Pushed, quoted};
+use crate::odata::{Pushed, quoted};
 
 /// How many requests one call makes at once.
 pub(crate) const AT_ONCE: usize = 16;
@@ -103,14 +103,11 @@ fn behind(schema: &TableSchema, key: &Key, pushed: &Pushed) -> Result<Vec<Vec<St
     let mut ranges = Vec::new();
     if schema.partition.is_some() {
         ranges.push(vec![format!("PartitionKey eq {partition}"), format!("RowKey gt {}", quoted(&place.row))]);
+        if pushed.one_partition {
+            return Ok(ranges);
+        }
     }
-    if !pushed.one_partition {
-        ranges.push(vec![format!("PartitionKey gt {partition}")]);
-    } else if schema.partition.is_none() {
-        // There is one record of that key.
-        ranges.push(vec![format!("PartitionKey gt {partition}")]);
-    }
-    debug_assert!(ranges.iter().all(|range| range.len() <= OWN));
+    ranges.push(vec![format!("PartitionKey gt {partition}")]);
     Ok(ranges)
 }
 
