@@ -1,7 +1,9 @@
 //! The table of all tables: a row for each, with its schema and its name on the service.
 
-use serde_json::{Value, json};
-use storage_core::{ColumnType, Error, Fields, Key, KeyType, Record, Result, TableName, TableSchema, Version};
+use serde_json::{Map, Value, json};
+use storage_core::{
+    ColumnType, Error, Fields, History, Key, KeyType, Record, Result, SchemaChange, TableName, TableSchema, Version,
+};
 
 use crate::client::{Change, Search};
 use crate::entity::{self, Entity};
@@ -9,25 +11,22 @@ use crate::error::{Refusal, code};
 use crate::keys::{self, Place};
 use crate::names;
 use crate::odata::quoted;
-use crate::store::Store;
+use crate::read;
+use crate::store::{Store, no_table};
+use crate::table::{Past, Table};
 
 /// The partition that all rows are in.
 const TABLES: &str = "tables";
 /// How often a change of a table begins anew because another came first.
 const MAX_TRIES: u32 = 20;
-
-/// A table.
-#[derive(Debug)]
-pub(crate) struct Table {
-    pub(crate) schema: TableSchema,
-    /// Its name on the service.
-    pub(crate) there: String,
-}
+/// How many changes one table may go through: its row holds what it was like before each.
+const MAX_CHANGES: usize = 100;
 
 /// What a row is like.
-fn rows() -> Result<TableSchema> {
+fn rows(there: String) -> Result<Table> {
     let rows = TableSchema::builder("catalogue").partition("kind", KeyType::Text).key("name");
-    rows.column("table", ColumnType::Text).required().column("schema", ColumnType::Json).required().build()
+    let rows = rows.column("table", ColumnType::Text).required().column("schema", ColumnType::Json).required();
+    Ok(Table { schema: rows.column("past", ColumnType::Json).build()?, there, past: Vec::new() })
 }
 
 fn key(name: &TableName) -> Key {
@@ -36,15 +35,16 @@ fn key(name: &TableName) -> Key {
 }
 
 fn table(entity: Entity) -> Result<(Table, String)> {
-    let (Record { key, mut fields, .. }, etag) = entity.into_record(&rows()?)?;
+    let (Record { key, mut fields, .. }, etag) = entity.into_record(&rows(String::new())?)?;
     let bad = || Error::corrupt(format!("the row of table `{}` in the catalogue can't be read", key.id));
     let schema = serde_json::from_value(fields.remove("schema").unwrap_or_default()).map_err(|_| bad())?;
+    let past = fields.remove("past").map_or(Ok(Vec::new()), serde_json::from_value).map_err(|_| bad())?;
     let Some(Value::String(there)) = fields.remove("table") else { return Err(bad()) };
-    Ok((Table { schema, there }, etag))
+    Ok((Table { schema, there, past }, etag))
 }
 
 /// The table of that name, whatever its case, and the mark of its row.
-pub(crate) async fn read(store: &Store, name: &TableName) -> Result<Option<(Table, String)>> {
+pub(crate) async fn look_up(store: &Store, name: &TableName) -> Result<Option<(Table, String)>> {
     let place = keys::place(&key(name))?;
     match store.client.get(&names::catalogue(&store.prefix), &place).await {
         Ok(found) => found.map(table).transpose(),
@@ -55,7 +55,7 @@ pub(crate) async fn read(store: &Store, name: &TableName) -> Result<Option<(Tabl
 
 /// True where the very table is there; another in its place is an error.
 async fn is_there(store: &Store, schema: &TableSchema) -> Result<bool> {
-    let Some((there, _)) = read(store, &schema.name).await? else { return Ok(false) };
+    let Some((there, _)) = look_up(store, &schema.name).await? else { return Ok(false) };
     if there.schema.name != schema.name {
         return Err(Error::already_exists(format!(
             "there is a table `{}`, and letter case does not distinguish tables",
@@ -115,24 +115,79 @@ pub(crate) async fn create(store: &Store, schema: &TableSchema) -> Result<bool> 
     Err(busy(&schema.name))
 }
 
-async fn insert(store: &Store, schema: &TableSchema, there: &str) -> Result<(), Refusal> {
-    let key = key(&schema.name);
+/// What a table's row holds.
+fn row(store: &Store, table: &Table, version: usize) -> Result<(Place, Map<String, Value>)> {
+    let rows = rows(names::catalogue(&store.prefix))?;
+    let key = key(&table.schema.name);
     let place = keys::place(&key)?;
-    let schema = serde_json::to_value(schema).map_err(Error::from)?;
-    let fields: Fields = storage_core::fields(json!({"table": there, "schema": schema}));
-    let record = Record { key, version: Version::FIRST, updated_at: store.clock.now(), expires_at: None, fields };
-    let change = Change::Insert(entity::encode(&rows()?, &place, &record)?);
-    store.client.change(&names::catalogue(&store.prefix), &place, &change).await.map(drop)
+    let mut fields: Fields = storage_core::fields(json!({"table": table.there, "schema": serde_json::to_value(&table.schema)?}));
+    if !table.past.is_empty() {
+        fields.insert("past".into(), serde_json::to_value(&table.past)?);
+    }
+    let version = Version(u64::try_from(version).unwrap_or(u64::MAX));
+    let record = Record { key, version, updated_at: store.clock.now(), expires_at: None, fields };
+    let entity = entity::encode(&rows, &place, &record)?;
+    Ok((place, entity))
+}
+
+async fn insert(store: &Store, schema: &TableSchema, there: &str) -> Result<(), Refusal> {
+    let table = Table { schema: schema.clone(), there: there.to_owned(), past: Vec::new() };
+    let (place, entity) = row(store, &table, 1)?;
+    store.client.change(&names::catalogue(&store.prefix), &place, &Change::Insert(entity)).await.map(drop)
+}
+
+/// Changes the schema; records are changed as they are read. What they can't be changed into is found out first.
+pub(crate) async fn alter(store: &Store, name: &TableName, change: &SchemaChange) -> Result<()> {
+    store.forget(name);
+    for _ in 0..MAX_TRIES {
+        let found = look_up(store, name).await?.filter(|(table, _)| table.schema.name == *name);
+        let (mut table, etag) = found.ok_or_else(|| no_table(name))?;
+        let after = change.apply(&table.schema)?;
+        check_offers(&after)?;
+        if table.generation() >= MAX_CHANGES {
+            return Err(Error::unsupported(format!(
+                "table `{name}` was changed {MAX_CHANGES} times: copy it to a new one, where its records are as they are now"
+            )));
+        }
+        if change.concerns_records(&table.schema) {
+            let look = |mut record: Record| {
+                change
+                    .alter_fields(&after, &mut record.fields)
+                    .map_err(|e| Error::new(e.kind(), format!("record `{}`: {}", record.key, e.message())))
+            };
+            read::all(&store.client, &table, &store.clock, look).await.map_err(|refusal| store.told(name, refusal))?;
+        }
+        let schema = std::mem::replace(&mut table.schema, after);
+        table.past.push(Past { schema, change: change.clone() });
+        let (place, entity) = row(store, &table, table.generation() + 1)?;
+        match store.client.change(&names::catalogue(&store.prefix), &place, &Change::Replace(entity, etag)).await {
+            Ok(_) => {
+                store.forget(name);
+                return Ok(());
+            }
+            Err(refusal) if refusal.is_overtaken() => {}
+            Err(refusal) => return Err(Error::from(refusal).of_unanswered_write()),
+        }
+    }
+    Err(busy(name))
+}
+
+/// What no table can have here.
+pub(crate) fn check_offers(schema: &TableSchema) -> Result<()> {
+    if schema.unique_sets().next().is_some() || schema.history != History::None {
+        return Err(Error::unsupported("Azure Table Storage has no unique columns, and keeps no history here"));
+    }
+    Ok(())
 }
 
 fn busy(name: &TableName) -> Error {
-    Error::conflict(format!("others create and drop table `{name}` all the time: try again later"))
+    Error::conflict(format!("others create, change and drop table `{name}` all the time: try again later"))
 }
 
 /// `false`: there was none. The table goes first: what is left of a call that got no further is a row, which the next one finds.
 pub(crate) async fn drop_table(store: &Store, name: &TableName) -> Result<bool> {
     store.forget(name);
-    let Some((table, etag)) = read(store, name).await?.filter(|(table, _)| table.schema.name == *name) else {
+    let Some((table, etag)) = look_up(store, name).await?.filter(|(table, _)| table.schema.name == *name) else {
         return Ok(false);
     };
     store.client.drop_table(&table.there).await?;
@@ -154,7 +209,8 @@ pub(crate) async fn tables(store: &Store) -> Result<Vec<TableSchema>> {
         match store.client.find(&names::catalogue(&store.prefix), &mut search).await {
             Ok(found) => {
                 for entity in found {
-                    tables.push(table(entity)?.0.schema);
+                    let (table, _) = table(entity)?;
+                    tables.push(store.remember(table).schema.clone());
                 }
             }
             Err(refusal) if refusal.is(code::NO_TABLE) => return Ok(tables),

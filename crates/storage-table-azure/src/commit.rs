@@ -8,13 +8,13 @@ use storage_core::backoff::Backoff;
 use storage_core::{Applied, Batch, Error, Expect, Key, Record, Result, TableName, Version, Write};
 
 use crate::batch::MAX_CHANGES;
-use crate::catalogue::Table;
 use crate::client::Change;
 use crate::entity;
 use crate::error::Refusal;
 use crate::keys::{self, Place};
 use crate::read;
 use crate::store::Store;
+use crate::table::Table;
 
 /// How often a batch begins anew because another came first. Each time another one succeeded, so this is the number of those that overtake it.
 const MAX_TRIES: u32 = 200;
@@ -23,12 +23,15 @@ const MAX_TRIES: u32 = 200;
 pub(crate) async fn commit(store: &Store, batch: &Batch) -> Result<Vec<Version>> {
     let Some(mut commit) = Commit::new(store, batch)? else { return Ok(Vec::new()) };
     let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(100));
+    let mut fresh = false;
     for _ in 0..MAX_TRIES {
         let blind = std::mem::take(&mut commit.blind);
         match commit.attempt(blind).await {
             Ok(Some(versions)) => return Ok(versions),
             Ok(None) if blind => {}
             Ok(None) => tokio::time::sleep(backoff.next_delay()).await,
+            // The table may have been changed since it was looked at.
+            Err(refusal) if refusal.is_corrupt() && !std::mem::replace(&mut fresh, true) => store.forget(commit.name),
             Err(refusal) => return Err(store.told(commit.name, refusal)),
         }
     }
@@ -113,7 +116,7 @@ impl<'a> Commit<'a> {
     async fn read(&self, table: &Arc<Table>) -> Result<HashMap<&'a Key, Touched>, Refusal> {
         let mut found = HashMap::new();
         for entity in read::each(&self.store.client, &table.there, &self.places).await? {
-            let (record, etag) = entity.into_record(&table.schema)?;
+            let (record, etag) = entity.into_record(table)?;
             found.insert(record.key.clone(), (record, etag));
         }
         let mut touched = self.none();
@@ -154,7 +157,7 @@ impl<'a> Commit<'a> {
             let encode = |record: &Record| {
                 let last = |write: &Write| write.target().is_some_and(|(_, target)| target == *key);
                 let index = self.batch.writes.iter().rposition(last).unwrap_or_default();
-                entity::encode(&table.schema, place, record).map_err(|error| error.with_failed_write(index))
+                entity::encode(table, place, record).map_err(|error| error.with_failed_write(index))
             };
             let change = match (changed, record, etag) {
                 (true, Some(record), None) => Change::Insert(encode(&record)?),

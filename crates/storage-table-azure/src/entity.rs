@@ -9,6 +9,7 @@ use storage_core::{ColumnType, Error, Fields, Record, Result, TableSchema, Undec
 
 use crate::keys::{self, Place};
 use crate::names;
+use crate::table::Table;
 
 /// The record's version.
 pub(crate) const VERSION: &str = "_version";
@@ -16,6 +17,8 @@ pub(crate) const VERSION: &str = "_version";
 pub(crate) const UPDATED: &str = "_updated";
 /// From when on it counts as absent.
 pub(crate) const EXPIRES: &str = "_expires";
+/// After how many changes of the table it was written, where that is more than none.
+const GENERATION: &str = "_generation";
 /// True where a timestamp is earlier than the service can keep, and in [`REST`].
 pub(crate) const EARLY: &str = "_early";
 /// A JSON object of the fields that no property can hold.
@@ -28,7 +31,7 @@ const TEXT_UNITS: usize = 32_000;
 /// How many bytes one property holds: in base64 without a rest. The service takes 65,536.
 const BYTES: usize = 60_000;
 /// How many properties declared columns and other fields may have; the service takes 252, and parts and our own need room.
-const MAX_COLUMNS: usize = 200;
+pub(crate) const MAX_COLUMNS: usize = 200;
 const MAX_FIELDS: usize = 225;
 /// The largest entity that the service takes.
 const MAX_ENTITY: usize = 1 << 20;
@@ -243,8 +246,12 @@ fn text_parts(text: &str) -> Vec<&str> {
 ///
 /// # Errors
 /// [`InvalidInput`](storage_core::ErrorKind::InvalidInput) where it is too large for the service.
-pub(crate) fn encode(schema: &TableSchema, place: &Place, record: &Record) -> Result<Map<String, Value>> {
+pub(crate) fn encode(table: &Table, place: &Place, record: &Record) -> Result<Map<String, Value>> {
+    let schema = &table.schema;
     let mut builder = Builder::new(place);
+    if table.generation() > 0 {
+        builder.put(GENERATION, table.generation().to_string().into(), Edm::Int64);
+    }
     builder.put(VERSION, record.version.0.to_string().into(), Edm::Int64);
     builder.put(UPDATED, moment(clamped(record.updated_at)).into(), Edm::DateTime);
     if let Some(expires) = record.expires_at {
@@ -313,8 +320,8 @@ impl Entity {
     ///
     /// # Errors
     /// [`Corrupt`](storage_core::ErrorKind::Corrupt) where it is none of this table.
-    pub(crate) fn into_record(self, schema: &TableSchema) -> Result<(Record, String)> {
-        let key = keys::key(schema, &self.place).ok_or_else(|| self.corrupt("no record of this table has these keys"))?;
+    pub(crate) fn into_record(self, table: &Table) -> Result<(Record, String)> {
+        let key = keys::key(&table.schema, &self.place).ok_or_else(|| self.corrupt("no record of this table has these keys"))?;
         // Other programs' entities have no version: the first. When they were written, the service knows.
         let version = match self.properties.get(VERSION) {
             None => Version::FIRST,
@@ -329,11 +336,26 @@ impl Entity {
         };
         let expires_at = self.time(EXPIRES)?;
         // What says that no record is here has no fields.
-        let fields = if version == Version::NONE { Fields::new() } else { self.fields(schema)? };
+        let fields = if version == Version::NONE { Fields::new() } else { self.fields(table)? };
         Ok((Record { key, version, updated_at, expires_at, fields }, self.etag))
     }
 
-    fn fields(&self, schema: &TableSchema) -> Result<Fields> {
+    /// The fields, with the changes of the table that came since they were written. Other programs write by what the table is now.
+    fn fields(&self, table: &Table) -> Result<Fields> {
+        let generation = match (self.properties.get(GENERATION), self.properties.get(VERSION)) {
+            (Some(_), _) => self.value(GENERATION, Some(ColumnType::Integer))?.as_u64().and_then(|n| usize::try_from(n).ok()),
+            (None, Some(_)) => Some(0),
+            (None, None) => Some(table.generation()),
+        };
+        let (schema, later) = generation
+            .and_then(|generation| table.since(generation))
+            .ok_or_else(|| self.corrupt("it was written after changes that the table has not seen"))?;
+        let mut fields = self.fields_by(schema)?;
+        later.iter().for_each(|past| past.change.carry_fields(&mut fields));
+        Ok(fields)
+    }
+
+    fn fields_by(&self, schema: &TableSchema) -> Result<Fields> {
         let mut fields = Fields::new();
         let keeps = schema.undeclared == Undeclared::Keep;
         let split = self.split()?;

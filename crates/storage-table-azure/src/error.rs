@@ -3,7 +3,7 @@
 use azure_core::http::headers::Headers;
 use serde_json::Value;
 use storage_azure::{refused, retry_after, shown};
-use storage_core::Error;
+use storage_core::{Error, ErrorKind};
 
 /// Codes of the service that something is made of here.
 pub(crate) mod code {
@@ -52,6 +52,10 @@ impl Refusal {
         self.code == code
     }
 
+    pub(crate) fn is_corrupt(&self) -> bool {
+        self.error.kind() == ErrorKind::Corrupt
+    }
+
     /// True where the record is not as it was seen: somebody else came first.
     pub(crate) fn is_overtaken(&self) -> bool {
         [code::NO_ENTITY, code::ENTITY_EXISTS, code::NOT_THIS_STATE].iter().any(|code| self.is(code))
@@ -89,8 +93,6 @@ fn answered(status: u16, code: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use storage_core::ErrorKind;
-
     use super::*;
 
     #[test]

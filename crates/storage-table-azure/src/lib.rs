@@ -50,7 +50,9 @@
 //! - **Expiry** is by the clocks of the machines that read and write, which should agree. Expired records are absent at once, and stay until a sweep or
 //!   the next write removes them.
 //! - **Other programs** may read all of it. One that writes should add one to `_version`: it is all that a version precondition looks at. An entity without it has version 1.
-//! - **Not here**: unique columns, history, changes of a table, messages within a batch, backups. What a table is like is believed for 10 seconds.
+//! - **Changes of a table** rewrite nothing: an entity says after how many of them it was written (`_generation`), and is changed as it is read. Filters on a column that was
+//!   added, renamed or dropped once are decided here from then on. What a table is like is believed for 10 seconds: so long may another process go by what it was.
+//! - **Not here**: unique columns, history, messages within a batch, backups.
 //!
 //! The service removes a table in the background: for about a minute one of the same name can't be created, which is
 //! [`Unavailable`](storage_core::ErrorKind::Unavailable).
@@ -68,6 +70,7 @@ mod odata;
 mod read;
 mod records;
 mod store;
+mod table;
 
 pub use config::AzureTableDriver;
 pub use records::AzureTables;

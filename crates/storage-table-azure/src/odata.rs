@@ -10,6 +10,7 @@ use storage_core::{ColumnName, ColumnRef, ColumnType, Filter, KeyPart, KeyType, 
 
 use crate::entity::{EARLY, FIRST_YEAR, property_of};
 use crate::keys;
+use crate::table::Table;
 
 /// How many comparisons the service takes in one filter.
 const MAX_COMPARISONS: usize = 15;
@@ -31,16 +32,16 @@ pub(crate) struct Pushed {
 
 impl Pushed {
     /// Of `filter`.
-    pub(crate) fn of(schema: &TableSchema, filter: &Filter) -> Self {
+    pub(crate) fn of(table: &Table, filter: &Filter) -> Self {
         let mut pushed = Self { exact: true, ..Self::default() };
         let (mut left, mut length) = (MAX_COMPARISONS - OWN, 0);
         for part in filter.conjuncts() {
-            match term(schema, part) {
+            match term(table, part) {
                 Some(term) if term.comparisons <= left && length + term.text.len() <= 4 * MAX_TEXT => {
                     left -= term.comparisons;
                     length += term.text.len();
                     pushed.exact &= term.exact;
-                    pushed.one_partition |= names_the_partition(schema, part);
+                    pushed.one_partition |= names_the_partition(&table.schema, part);
                     pushed.terms.push(term.text);
                 }
                 _ => pushed.exact = false,
@@ -110,31 +111,31 @@ impl Comparison {
 }
 
 /// True of every record that `filter` is true of. `None`: the service can't say.
-fn term(schema: &TableSchema, filter: &Filter) -> Option<Term> {
+fn term(table: &Table, filter: &Filter) -> Option<Term> {
     match filter {
-        Filter::Eq(column, value) => compared(schema, column, Comparison::Eq, value),
-        Filter::Lt(column, value) => compared(schema, column, Comparison::Lt, value),
-        Filter::Le(column, value) => compared(schema, column, Comparison::Le, value),
-        Filter::Gt(column, value) => compared(schema, column, Comparison::Gt, value),
-        Filter::Ge(column, value) => compared(schema, column, Comparison::Ge, value),
+        Filter::Eq(column, value) => compared(table, column, Comparison::Eq, value),
+        Filter::Lt(column, value) => compared(table, column, Comparison::Lt, value),
+        Filter::Le(column, value) => compared(table, column, Comparison::Le, value),
+        Filter::Gt(column, value) => compared(table, column, Comparison::Gt, value),
+        Filter::Ge(column, value) => compared(table, column, Comparison::Ge, value),
         Filter::In(column, values) if values.len() <= MAX_COMPARISONS - OWN => {
-            let terms: Option<Vec<_>> = values.iter().map(|value| compared(schema, column, Comparison::Eq, value)).collect();
+            let terms: Option<Vec<_>> = values.iter().map(|value| compared(table, column, Comparison::Eq, value)).collect();
             Term::joined(terms?, "or")
         }
         Filter::StartsWith(column, text) => {
-            let from = compared(schema, column, Comparison::Ge, &Value::from(text.as_str()))?;
+            let from = compared(table, column, Comparison::Ge, &Value::from(text.as_str()))?;
             let end = behind_all_that_begin_with(text).map(Value::from);
-            match end.and_then(|end| compared(schema, column, Comparison::Lt, &end)) {
+            match end.and_then(|end| compared(table, column, Comparison::Lt, &end)) {
                 Some(until) => Term::joined(vec![from, until], "and"),
                 None => Some(from.inexact()),
             }
         }
         Filter::And(filters) => {
-            let terms: Vec<Term> = filters.iter().filter_map(|filter| term(schema, filter)).collect();
+            let terms: Vec<Term> = filters.iter().filter_map(|filter| term(table, filter)).collect();
             let all = terms.len() == filters.len();
             Term::joined(terms, "and").map(|term| if all { term } else { term.inexact() })
         }
-        Filter::Or(filters) => Term::joined(filters.iter().map(|filter| term(schema, filter)).collect::<Option<Vec<_>>>()?, "or"),
+        Filter::Or(filters) => Term::joined(filters.iter().map(|filter| term(table, filter)).collect::<Option<Vec<_>>>()?, "or"),
         _ => None,
     }
 }
@@ -153,13 +154,15 @@ fn behind_all_that_begin_with(text: &str) -> Option<String> {
     None
 }
 
-fn compared(schema: &TableSchema, column: &ColumnName, comparison: Comparison, value: &Value) -> Option<Term> {
+fn compared(table: &Table, column: &ColumnName, comparison: Comparison, value: &Value) -> Option<Term> {
+    let schema = &table.schema;
     match schema.resolve(column).ok()? {
         ColumnRef::Partition(kind) => Some(Term::one("PartitionKey", comparison.word(), &key(kind, value)?)),
         ColumnRef::Id(kind) => {
             let property = if schema.partition.is_some() { "RowKey" } else { "PartitionKey" };
             Some(Term::one(property, comparison.word(), &key(kind, value)?))
         }
+        ColumnRef::Declared(_) if !table.always_had(column.as_str()) => None,
         ColumnRef::Declared(kind) => property(&property_of(schema, column.as_str())?, kind, comparison, value),
         ColumnRef::Undeclared => None,
     }
@@ -223,11 +226,13 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use serde_json::json;
+    use storage_core::SchemaChange;
 
     use super::*;
+    use crate::table::Past;
 
-    fn schema() -> TableSchema {
-        TableSchema::builder("t")
+    fn table() -> Table {
+        let schema = TableSchema::builder("t")
             .partition("p", KeyType::Text)
             .key_of("id", KeyType::Integer)
             .column("n", ColumnType::Integer)
@@ -238,13 +243,27 @@ mod tests {
             .column("bytes", ColumnType::Bytes)
             .keep_undeclared()
             .build()
-            .unwrap()
+            .unwrap();
+        Table { schema, there: "t".into(), past: Vec::new() }
     }
 
     fn pushed(filter: Filter) -> (Vec<String>, bool) {
-        let schema = schema();
-        let pushed = Pushed::of(&schema, &filter.canonical(&schema).unwrap());
+        pushed_to(&table(), filter)
+    }
+
+    fn pushed_to(table: &Table, filter: Filter) -> (Vec<String>, bool) {
+        let pushed = Pushed::of(table, &filter.canonical(&table.schema).unwrap());
         (pushed.terms, pushed.exact)
+    }
+
+    /// What was written before a change is found by what it is now.
+    #[test]
+    fn columns_that_were_changed_are_left_to_us() {
+        let mut table = table();
+        let change = SchemaChange::RenameColumn { from: "m".parse().unwrap(), to: "n".parse().unwrap() };
+        table.past.push(Past { schema: table.schema.clone(), change });
+        let both = Filter::eq("n", 1).unwrap() & Filter::eq("b", true).unwrap();
+        assert_eq!(pushed_to(&table, both), (vec!["b eq true".to_owned()], false));
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use storage_core::{Clock, Error, Filter, Key, Page, PageBuilder, Query, Record, Result, TableSchema};
 
-use crate::catalogue::Table;
 use crate::client::{Change, Client, MOST, Search};
 use crate::entity::{self, EXPIRES, Entity};
 use crate::error::{Refusal, code};
 use crate::keys::{self, Place};
 use crate::odata::{Pushed, quoted};
+use crate::table::Table;
 
 /// How many requests one call makes at once.
 pub(crate) const AT_ONCE: usize = 16;
@@ -38,7 +38,7 @@ pub(crate) async fn get(client: &Client, table: &Table, clock: &Clock, keys: &[K
     let now = clock.now();
     for entity in found.into_iter().flatten() {
         let place = entity.place.clone();
-        let (record, _) = entity.into_record(&table.schema)?;
+        let (record, _) = entity.into_record(table)?;
         if !record.is_expired(now) {
             records.insert(place, record);
         }
@@ -114,7 +114,7 @@ fn behind(schema: &TableSchema, key: &Key, pushed: &Pushed) -> Result<Vec<Vec<St
 /// One page.
 pub(crate) async fn scan(client: &Client, table: &Table, clock: &Clock, query: &Query) -> Result<Page, Refusal> {
     let (schema, now) = (&table.schema, clock.now());
-    let pushed = Pushed::of(schema, &query.filter);
+    let pushed = Pushed::of(table, &query.filter);
     let in_order = query.is_key_order(schema);
     let ranges = match query.cursor(schema)?.filter(|_| in_order) {
         Some(cursor) => behind(schema, &cursor.key, &pushed)?,
@@ -126,7 +126,7 @@ pub(crate) async fn scan(client: &Client, table: &Table, clock: &Clock, query: &
         let mut search = Search::new([range, pushed.terms.clone()].concat(), most);
         while !search.is_over() {
             for entity in client.find(&table.there, &mut search).await? {
-                let (record, _) = entity.into_record(schema)?;
+                let (record, _) = entity.into_record(table)?;
                 if !record.is_expired(now) {
                     page.push(record);
                 }
@@ -142,7 +142,7 @@ pub(crate) async fn scan(client: &Client, table: &Table, clock: &Clock, query: &
 /// How many match.
 pub(crate) async fn count(client: &Client, table: &Table, clock: &Clock, filter: &Filter) -> Result<u64, Refusal> {
     let (schema, now) = (&table.schema, clock.now());
-    let pushed = Pushed::of(schema, filter);
+    let pushed = Pushed::of(table, filter);
     let mut search = Search::new(pushed.terms, MOST);
     if pushed.exact {
         search = search.select(&["PartitionKey", "RowKey", EXPIRES]);
@@ -153,7 +153,7 @@ pub(crate) async fn count(client: &Client, table: &Table, clock: &Clock, filter:
             let counts = if pushed.exact {
                 !entity.is_expired(now)?
             } else {
-                let (record, _) = entity.into_record(schema)?;
+                let (record, _) = entity.into_record(table)?;
                 !record.is_expired(now) && filter.matches(schema, &record)
             };
             count += u64::from(counts);
@@ -162,12 +162,31 @@ pub(crate) async fn count(client: &Client, table: &Table, clock: &Clock, filter:
     Ok(count)
 }
 
+/// Looks at every record.
+pub(crate) async fn all(
+    client: &Client,
+    table: &Table,
+    clock: &Clock,
+    mut look: impl FnMut(Record) -> Result<()>,
+) -> Result<(), Refusal> {
+    let mut search = Search::new(Vec::new(), MOST);
+    while !search.is_over() {
+        for entity in client.find(&table.there, &mut search).await? {
+            let (record, _) = entity.into_record(table)?;
+            if !record.is_expired(clock.now()) {
+                look(record)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Removes what has expired, of what the service finds by the filter.
 pub(crate) async fn sweep(client: &Client, table: &Table, clock: &Clock, filter: &Filter) -> Result<u64, Refusal> {
     let now = clock.now();
     // The emulator compares milliseconds.
     let until = entity::moment(now + chrono::TimeDelta::milliseconds(1));
-    let mut terms = Pushed::of(&table.schema, filter).terms;
+    let mut terms = Pushed::of(table, filter).terms;
     terms.push(format!("{EXPIRES} le datetime'{until}'"));
     let mut search = Search::new(terms, MOST);
     let mut swept = 0;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use storage_core::{
-    Atomicity, BackendInfo, Batch, DriverConfig, Error, History, Key, Page, Query, Record, RecordBackend, RecordCapabilities,
-    Result, TableName, TableSchema, Version,
+    Atomicity, BackendInfo, Batch, DriverConfig, Key, Page, Query, Record, RecordBackend, RecordCapabilities, Result,
+    SchemaChange, TableName, TableSchema, Version,
 };
 
 use crate::batch::MAX_CHANGES;
@@ -26,7 +26,7 @@ const CAPABILITIES: RecordCapabilities = RecordCapabilities {
     expiry: true,
     history: false,
     unique: false,
-    alter: false,
+    alter: true,
     backup: false,
     max_batch: MAX_CHANGES,
     max_record_bytes: MAX_RECORD,
@@ -58,10 +58,13 @@ impl RecordBackend for AzureTables {
     async fn create_table(&self, schema: &TableSchema) -> Result<bool> {
         self.store.open.check()?;
         schema.check()?;
-        if schema.unique_sets().next().is_some() || schema.history != History::None {
-            return Err(Error::unsupported("Azure Table Storage has no unique columns, and keeps no history here"));
-        }
+        catalogue::check_offers(schema)?;
         catalogue::create(&self.store, schema).await
+    }
+
+    async fn alter_table(&self, table: &TableName, change: &SchemaChange) -> Result<()> {
+        self.store.open.check()?;
+        catalogue::alter(&self.store, table, change).await
     }
 
     async fn drop_table(&self, table: &TableName) -> Result<bool> {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use storage_core::{BackendInfo, Clock, Error, ErrorKind, OpenFlag, Result, TableName};
 
-use crate::catalogue::{self, Table};
+use crate::catalogue;
 use crate::client::Client;
 use crate::config::Settings;
 use crate::error::{Refusal, code};
+use crate::table::Table;
 
 /// How long it is believed what a table is like.
 const BELIEVED: Duration = Duration::from_secs(10);
@@ -51,15 +52,20 @@ impl Store {
         {
             return Ok(table);
         }
-        let found = catalogue::read(self, name).await?.filter(|(table, _)| table.schema.name == *name);
+        let found = catalogue::look_up(self, name).await?.filter(|(table, _)| table.schema.name == *name);
         let (table, _) = found.ok_or_else(|| no_table(name))?;
+        Ok(self.remember(table))
+    }
+
+    /// Whoever is told of a table's schema writes by it: it must be known here too.
+    pub(crate) fn remember(&self, table: Table) -> Arc<Table> {
         let table = Arc::new(table);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_TABLES {
             known.clear();
         }
-        known.insert(name.clone(), (Arc::clone(&table), Instant::now()));
-        Ok(table)
+        known.insert(table.schema.name.clone(), (Arc::clone(&table), Instant::now()));
+        table
     }
 
     pub(crate) fn forget(&self, name: &TableName) {
