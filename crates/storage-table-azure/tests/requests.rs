@@ -102,7 +102,7 @@ async fn calls_cost_what_is_documented() {
     assert_eq!((store.count(&Query::table("work").unwrap()).await.unwrap(), counter.take()), (151, 1), "a count");
 }
 
-/// 1,000 new records in ten partitions, and then as many as there are by one key each.
+/// 1,000 new records in ten partitions.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_requests_than_the_peer_makes() {
     let Some(address) = common::address_or_skip() else { return };
@@ -114,6 +114,9 @@ async fn no_more_requests_than_the_peer_makes() {
     counter.take();
     peer.one(json!({"do": "insert_batches", "count": 1_000}));
     let theirs = counter.take();
+    // What the table is like is known anew: it may have taken long to get here.
+    store.get(&table, ("p", "a")).await.unwrap();
+    counter.take();
     for start in (0..1_000).step_by(100) {
         let put = |batch: Batch, n: usize| {
             batch.put(&table, (format!("p{start}"), n.to_string()), fields(json!({"n": n})), Expect::Absent)
@@ -122,5 +125,5 @@ async fn no_more_requests_than_the_peer_makes() {
     }
     let ours = counter.take();
     assert!(ours <= theirs, "{ours} requests, and the peer made {theirs}");
-    assert_eq!(ours, 10);
+    assert_eq!(ours, 10, "one for each hundred");
 }

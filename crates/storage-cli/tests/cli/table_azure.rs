@@ -19,7 +19,7 @@ fn address(test: &str) -> Option<String> {
 fn table_azure_by_url() {
     let Some(url) = address("r") else { return };
     let sandbox = Sandbox::new();
-    sandbox.write("orders.toml", "name = \"orders\"\nid = { name = \"number\" }\nundeclared = \"keep\"\n".to_owned());
+    sandbox.write("orders.toml", "name = \"orders\"\nid = { name = \"number\" }\nundeclared = \"keep\"\n");
     let on = |args: &[&str]| [&["--url", &url], args].concat().iter().map(ToString::to_string).collect::<Vec<_>>();
     let ok = |args: &[&str]| sandbox.ok(&on(args).iter().map(String::as_str).collect::<Vec<_>>());
     let json = |args: &[&str]| sandbox.json(&on(args).iter().map(String::as_str).collect::<Vec<_>>());
