@@ -14,6 +14,7 @@ use storage_object::{AzureDriver, GcsDriver, HttpDriver, S3Driver};
 use storage_queue_amqp::AmqpDriver;
 use storage_queue_azure::AzureQueueDriver;
 use storage_sqlite::SqliteDriver;
+use storage_table_azure::AzureTableDriver;
 
 /// Each backend as it is opened without any option but an account; at the services' address nothing listens.
 async fn backends(folder: &Path) -> Result<Vec<(&'static str, Backends)>> {
@@ -28,6 +29,7 @@ async fn backends(folder: &Path) -> Result<Vec<(&'static str, Backends)>> {
         ("amqp", AmqpDriver.open(&remote("amqp://127.0.0.1:1")).await?),
         ("amqp-classic", AmqpDriver.open(&remote("amqp://127.0.0.1:1?queue_type=classic")).await?),
         ("azure-queue", AzureQueueDriver.open(&remote("azure-queue:?emulator=true&endpoint=http://127.0.0.1:1")).await?),
+        ("azure-table", AzureTableDriver.open(&remote("azure-table:?emulator=true&endpoint=http://127.0.0.1:1")).await?),
         ("on blobs", Backends { blobs: None, ..on_blobs }),
         ("s3", S3Driver.open(&remote("s3://bucket?access_key=k&secret_key=s&endpoint=http://127.0.0.1:1")).await?),
         ("az", AzureDriver.open(&remote("az://container?emulator=true&endpoint=http://127.0.0.1:1")).await?),

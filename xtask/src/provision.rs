@@ -92,6 +92,13 @@ const TEST_TOOLS: &[Tool] = &[
         install: Install::Pip(&["azure-storage-queue"]),
     },
     Tool {
+        name: "azure-data-tables",
+        purpose: "the service's own client, which reads what we wrote and the other way round",
+        wanted_by: "storage-table-azure",
+        detect: &["python3", "-c", "import azure.data.tables"],
+        install: Install::Pip(&["azure-data-tables"]),
+    },
+    Tool {
         name: "Polars, delta-rs and DuckDB",
         purpose: "engines that open what we wrote by what we tell them",
         wanted_by: "storage-object",
@@ -107,7 +114,7 @@ const TEST_TOOLS: &[Tool] = &[
     },
     Tool {
         name: "Azurite",
-        purpose: "Azure Blob Storage and Azure Storage Queue, in memory or in a folder",
+        purpose: "Azure Blob Storage, Storage Queue and Table Storage, in memory or in a folder",
         wanted_by: "storage-object",
         detect: &["azurite-blob", "--version"],
         install: Install::Npm(&["azurite"]),

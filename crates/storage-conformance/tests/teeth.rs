@@ -19,6 +19,8 @@ enum Fault {
     None,
     /// `count` knows nothing of filters with a `not` in them.
     CountWithoutNot,
+    /// A scan takes less for less or equal.
+    LessIsLessOrEqual,
     /// The failed write of a batch is not named.
     FailedWriteUnnamed,
     /// A delete ignores what it expects.
@@ -66,6 +68,14 @@ fn without_not(filter: &Filter) -> Filter {
     }
 }
 
+fn less_or_equal(filter: &Filter) -> Filter {
+    match filter {
+        Filter::And(filters) => Filter::And(filters.iter().map(less_or_equal).collect()),
+        Filter::Lt(column, value) => Filter::Le(column.clone(), value.clone()),
+        filter => filter.clone(),
+    }
+}
+
 #[async_trait]
 impl RecordBackend for Records {
     fn info(&self) -> &BackendInfo {
@@ -90,7 +100,11 @@ impl RecordBackend for Records {
         self.0.get(table, keys).await
     }
     async fn scan(&self, query: &Query) -> Result<Page> {
-        self.0.scan(query).await
+        let mut query = query.clone();
+        if self.1 == Fault::LessIsLessOrEqual {
+            query.filter = less_or_equal(&query.filter);
+        }
+        self.0.scan(&query).await
     }
     async fn count(&self, query: &Query) -> Result<u64> {
         let mut query = query.clone();
@@ -226,5 +240,16 @@ fn the_model_finds_every_fault() {
         assert!(report.contains("the backend and the model differ"), "{fault:?}: {report}");
         let (_, ops) = report.split_once("after:\n").expect("the operations");
         assert!(ops.lines().count() <= 12, "{fault:?} is not shrunk: {report}");
+    }
+}
+
+#[test]
+fn random_filters_find_every_fault() {
+    model::compare_filters_with_memory(&Faulty(Fault::None), 400, 5);
+    for fault in [Fault::CountWithoutNot, Fault::LessIsLessOrEqual] {
+        let outcome = catch_unwind(AssertUnwindSafe(|| model::compare_filters_with_memory(&Faulty(fault), 400, 5)));
+        let panic = outcome.expect_err(&format!("{fault:?} was not found"));
+        let report = panic.downcast_ref::<String>().expect("a report");
+        assert!(report.contains("the backend and the model differ\nquery "), "{fault:?}: {report}");
     }
 }

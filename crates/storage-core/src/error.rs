@@ -210,6 +210,25 @@ impl Error {
         self
     }
 
+    /// Says of a write that was not answered what its kind does not: it may have been done all the same. Other errors stay as they are.
+    #[must_use]
+    pub fn of_unanswered_write(self) -> Self {
+        if !matches!(self.kind(), ErrorKind::Timeout | ErrorKind::Unavailable) {
+            return self;
+        }
+        let message = format!("{}; it may have been written all the same: read the record before trying again", self.message());
+        let unknown = Self::new(self.kind(), message).with_retryable(self.is_retryable());
+        let unknown = match self.retry_after() {
+            Some(wait) => unknown.with_retry_after(wait),
+            None => unknown,
+        };
+        let unknown = match self.subject() {
+            Some(subject) => unknown.with_subject(subject),
+            None => unknown,
+        };
+        unknown.with_source(self)
+    }
+
     /// What went wrong, for a program.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -41,6 +41,24 @@ impl KeyPart {
     }
 }
 
+/// For backends whose keys are text.
+impl KeyPart {
+    /// Text that sorts bytewise as integers do: 19 digits; of a negative one `-`, and what it is more than -2^63.
+    #[must_use]
+    pub fn sortable_integer(n: i64) -> String {
+        if n < 0 { format!("-{:019}", n - i64::MIN) } else { format!("{n:019}") }
+    }
+
+    /// The integer of such a text.
+    #[must_use]
+    pub fn from_sortable_integer(text: &str) -> Option<i64> {
+        match text.strip_prefix('-') {
+            Some(above) => i64::MIN.checked_add(above.parse().ok()?),
+            None => text.parse().ok(),
+        }
+    }
+}
+
 impl fmt::Display for KeyPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

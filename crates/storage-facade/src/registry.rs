@@ -29,7 +29,7 @@ const KNOWN: [(&[&str], Option<&str>); 15] = [
     (&["amqp", "amqps", "rabbitmq"], Some("amqp")),
     (&["celery", "celery+amqp", "celery+amqps"], Some("amqp")),
     (&["azure-queue"], Some("azure-queue")),
-    (&["azure-table"], None),
+    (&["azure-table"], Some("azure-table")),
 ];
 
 impl Default for Registry {
@@ -58,6 +58,8 @@ impl Default for Registry {
         registry.register(Arc::new(celery()));
         #[cfg(feature = "azure-queue")]
         registry.register(Arc::new(storage_queue_azure::AzureQueueDriver));
+        #[cfg(feature = "azure-table")]
+        registry.register(Arc::new(storage_table_azure::AzureTableDriver));
         #[cfg(feature = "redis")]
         registry.register(Arc::new(storage_redis::RedisDriver));
         #[cfg(feature = "postgres")]

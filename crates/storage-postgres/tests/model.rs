@@ -10,3 +10,8 @@ use storage_conformance::model;
 fn answers_as_the_model_does() {
     model::compare_with_memory(&common::harness(), 3_000, 21);
 }
+
+#[test]
+fn filters_find_what_the_model_finds() {
+    model::compare_filters_with_memory(&common::harness(), 2_000, 13);
+}

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use azure_core::http::headers::HeaderName;
-use azure_core::http::{ClientOptions, RequestContent, RetryOptions, Transport, XmlFormat};
+use azure_core::http::{RequestContent, XmlFormat};
 use azure_core::time::OffsetDateTime;
 use azure_storage_queue::models::{
     ListQueuesIncludeType, QueueClientCreateOptions, QueueClientGetPropertiesResultHeaders as _, QueueClientPeekMessagesOptions,
@@ -16,11 +15,11 @@ use azure_storage_queue::models::{
 use azure_storage_queue::{QueueClient, QueueServiceClient, QueueServiceClientOptions};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt as _;
+use storage_azure::{CONNECTING, IDLE};
 use storage_core::{Error, Result};
 use tokio::sync::Semaphore;
 
-use crate::auth::SharedKeyPolicy;
-use crate::config::{Login, Settings};
+use crate::config::Settings;
 use crate::error::{Refusal, code};
 
 /// The service's interface as of then, which emulators know too.
@@ -30,10 +29,6 @@ const POP_RECEIPT: HeaderName = HeaderName::from_static("x-ms-popreceipt");
 pub(crate) const MOST: u32 = 32;
 /// The longest lease and the longest delay: 7 days.
 pub(crate) const LONGEST: u32 = 7 * 86_400;
-/// Within the time for a request: how long connecting may take.
-const CONNECTING: Duration = Duration::from_secs(5);
-/// How long a connection that nobody uses is kept: emulators close theirs after 5 seconds, by their own count, and a request that goes out at that moment is lost.
-const IDLE: Duration = Duration::from_secs(2);
 /// How many queues a request lists.
 const PAGE: i32 = 1_000;
 
@@ -77,25 +72,12 @@ impl Client {
     /// # Errors
     /// [`Config`](storage_core::ErrorKind::Config).
     pub(crate) fn new(settings: &Settings) -> Result<Self> {
-        let mut client_options = ClientOptions {
-            // Repeating is the business of layers.
-            retry: RetryOptions::none(),
-            transport: Some(Transport::new(Arc::new(settings.connect(CONNECTING, IDLE)?))),
-            ..ClientOptions::default()
-        };
-        let mut credential = None;
-        match &settings.login {
-            Login::Key { account, key } => {
-                let policy = SharedKeyPolicy { account: account.clone(), key: key.clone() };
-                client_options.per_try_policies.push(Arc::new(policy));
-            }
-            Login::Signature => {}
-            Login::Entra(identity) => credential = Some(identity.credential(&client_options)?),
-        }
+        let account = &settings.account;
+        let (client_options, credential) = account.client_options(CONNECTING, IDLE)?;
         let options = QueueServiceClientOptions { client_options, version: VERSION.to_owned() };
-        let service = QueueServiceClient::new(settings.service_url.clone(), credential, Some(options));
-        let service = service.map_err(|_| Error::config("credentials of Entra ID go over https alone: check the endpoint"))?;
-        Ok(Self { service, slots: Semaphore::new(settings.concurrency), timeout: settings.timeout })
+        let service = QueueServiceClient::new(account.service_url.clone(), credential, Some(options));
+        let service = service.map_err(|_| Error::config("the client can't be made: check the endpoint"))?;
+        Ok(Self { service, slots: Semaphore::new(settings.concurrency), timeout: account.timeout })
     }
 
     /// One request.

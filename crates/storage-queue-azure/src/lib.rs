@@ -40,7 +40,6 @@
 //! Times to live are reckoned by the clocks of the machines that send and receive: they should agree.
 
 mod admin;
-mod auth;
 mod client;
 mod config;
 mod dense;

@@ -4,15 +4,11 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{SecondsFormat, TimeDelta, Utc};
-use common::server::Server;
-use serde_json::{Value, json};
+use common::server::{Server, token};
+use serde_json::Value;
 use storage_azure::{AccountKey, EMULATOR_ACCOUNT, EMULATOR_KEY};
 use storage_core::{DriverConfig, ErrorKind, NewMessage, QueueName, QueueStore, Receive, Secret};
 use storage_queue_azure::AzureQueue;
@@ -75,42 +71,18 @@ async fn a_signature_permits_what_it_says() {
     assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error:?}");
 }
 
-/// A token as the emulator wants it: it looks at what is in it, not at who signed it.
-fn token(valid_for: TimeDelta) -> String {
-    let now = Utc::now();
-    let claims = json!({
-        "aud": "https://storage.azure.com", "iss": "https://sts.windows.net/ab1f708d-50f6-404c-a006-d71b2ac7a606/",
-        "iat": (now - TimeDelta::hours(2)).timestamp(), "nbf": (now - TimeDelta::hours(2)).timestamp(),
-        "exp": (now + valid_for).timestamp(), "oid": "23657296-5cd5-45b0-a809-d972a7f4dfe1",
-    });
-    let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
-    format!("{}.{}.{}", part(&json!({"alg": "RS256", "typ": "JWT"})), part(&claims), BASE64_URL_SAFE_NO_PAD.encode("unsigned"))
-}
-
-/// A key and a certificate for 127.0.0.1, and the authority that signed it.
-fn certificates(folder: &Path) -> [String; 3] {
-    const NEW: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1").unwrap();
-    for arguments in [
-        format!("req -x509 {NEW} -keyout ca.key -out ca.pem -days 2 -subj /CN=tests"),
-        format!("req {NEW} -keyout own.key -out own.csr -subj /CN=own"),
-        "x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out own.pem -days 2 -extfile names".into(),
-    ] {
-        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
-        assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    ["own.key", "own.pem", "ca.pem"].map(|name| folder.join(name).display().to_string())
-}
-
 /// Tokens of Entra ID go over TLS.
 #[tokio::test]
 async fn tokens_of_entra_id() {
     let folder = tempfile::tempdir().unwrap();
-    if Command::new("openssl").arg("version").output().is_err() {
-        return storage_conformance::skip("no openssl to make certificates: `cargo xtask test --all` installs it");
+    if let Err(reason) = storage_conformance::certificates::authority(folder.path(), "ca") {
+        return storage_conformance::skip(&reason);
     }
-    let [key, certificate, authority] = certificates(folder.path());
-    let Some(server) = Server::start_or_skip(&["--cert", &certificate, "--key", &key, "--oauth", "basic"]) else { return };
+    let [key, certificate, authority] =
+        ["ca-own.key", "ca-own.pem", "ca.pem"].map(|name| folder.path().join(name).display().to_string());
+    let Some(server) = Server::start_or_skip("queue", &["--cert", &certificate, "--key", &key, "--oauth", "basic"]) else {
+        return;
+    };
     let url = format!("azure-queue://{EMULATOR_ACCOUNT}?endpoint=https://127.0.0.1:{}/{EMULATOR_ACCOUNT}", server.port());
     let open = |token: String| open(&url, &[("token", token.into()), ("tls_ca", authority.clone().into())]);
     round_trip(&open(token(TimeDelta::hours(1)))).await;

@@ -99,7 +99,7 @@ async fn until_seen(seen: &Seen, count: usize) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_restarted_loses_nothing() {
     const COUNT: usize = 10_000;
-    let Some(mut server) = Server::start_or_skip(&[]) else { return };
+    let Some(mut server) = Server::start_or_skip("queue", &[]) else { return };
     // An emulator that is told to end goes on until its last connection is closed.
     let proxy = Proxy::start(server.port()).await;
     let url = common::url(&format!("http://127.0.0.1:{}", proxy.port()), "");
@@ -237,7 +237,7 @@ fn what_a_vanished_consumer_had_comes_back() {
 /// A service that does not answer holds nobody longer than the time that is set.
 #[tokio::test]
 async fn a_service_that_hangs_is_a_timeout() {
-    let Some(server) = Server::start_or_skip(&["--inMemoryPersistence"]) else { return };
+    let Some(server) = Server::start_or_skip("queue", &["--inMemoryPersistence"]) else { return };
     let mut config = DriverConfig::from_url(&common::url(&server.address(), ""));
     config.timeout = Some(Duration::from_secs(2));
     let store = QueueStore::new(Arc::new(AzureQueue::open(&config).unwrap()));

@@ -17,3 +17,8 @@ fn answers_as_the_model_does() {
 fn answers_as_the_model_does_in_real_time() {
     model::compare_with_memory(&harness(), 1_500, 12);
 }
+
+#[test]
+fn filters_find_what_the_model_finds() {
+    model::compare_filters_with_memory(&harness(), 2_000, 13);
+}

@@ -97,6 +97,14 @@ const SPECS: &[Spec] = &[
         launch: object::azurite_queue,
     },
     Spec {
+        name: "Azurite (tables)",
+        backend: "table-azure",
+        variable: "XTASK_TEST_AZURITE_TABLE",
+        program: "azurite-table",
+        ports: 1,
+        launch: object::azurite_table,
+    },
+    Spec {
         name: "Redis",
         backend: "redis",
         variable: "XTASK_TEST_REDIS",
@@ -253,6 +261,7 @@ mod tests {
             "moto" => &["-H"],
             "Azurite" => &["--blobHost"],
             "Azurite (queues)" => &["--queueHost"],
+            "Azurite (tables)" => &["--tableHost"],
             "Apache" => &["Listen"],
             "nats-server" => &["-a"],
             "PostgreSQL" => &["listen_addresses="],

@@ -79,6 +79,15 @@ pub(super) fn azurite_queue(place: &Place) -> Result<Launch> {
     Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
 }
 
+/// Azure Table Storage in memory.
+pub(super) fn azurite_table(place: &Place) -> Result<Launch> {
+    let port = place.ports[0];
+    let arguments =
+        ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--tableHost", "127.0.0.1", "--tablePort", &port.to_string()];
+    let arguments = arguments.map(str::to_owned).to_vec();
+    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
+}
+
 /// A WebDAV server. `/private` wants the key and the secret.
 pub(super) fn apache(place: &Place) -> Result<Launch> {
     let port = place.ports[0];

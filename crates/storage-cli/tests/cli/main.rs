@@ -22,5 +22,7 @@ mod records;
 #[cfg(feature = "redis")]
 mod redis;
 mod support;
+#[cfg(feature = "azure-table")]
+mod table_azure;
 mod tasks;
 mod worker;

@@ -12,9 +12,12 @@
 //! }
 //! ```
 //!
+//! [`compare_filters_with_memory`] does the same with filters alone, over more records and all types of columns.
+//!
 //! What the backend does not declare, the model refuses too. A difference is shrunk to the shortest sequence that shows it. Time is moved by hand where the harness takes a manual clock; else nothing that
 //! depends on time is tried.
 
+mod filters;
 mod limited;
 mod op;
 mod side;
@@ -44,9 +47,7 @@ pub fn compare_with_memory(harness: &dyn Harness, operations: usize, seed: u64) 
     }
     let cases = u32::try_from(operations.div_ceil(LONGEST / 2)).unwrap_or(u32::MAX);
     let config = Config { cases, max_shrink_iters: 3_000, failure_persistence: None, ..Config::default() };
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let mut runner = runner(config, seed);
     let outcome = runner.run(&op::sequence(LONGEST), |ops| runtime.block_on(compare(harness, &ops)).map_err(TestCaseError::fail));
     match outcome {
         Ok(()) => {}
@@ -55,6 +56,27 @@ pub fn compare_with_memory(harness: &dyn Harness, operations: usize, seed: u64) 
             panic!("seed {seed}: the backend and the model differ\n{difference}\nafter:\n{}", listed.join("\n"));
         }
         Err(abort) => panic!("seed {seed}: {abort}"),
+    }
+}
+
+fn runner(config: Config, seed: u64) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
+
+/// Asks a store of random records as many random queries as `filters` says, derived from `seed`: counts, and all pages, in all kinds of orders.
+///
+/// # Panics
+/// Where an answer differs from the memory backend's.
+pub fn compare_filters_with_memory(harness: &dyn Harness, filters: usize, seed: u64) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    if let Some(reason) = runtime.block_on(harness.unavailable()) {
+        return crate::skip(&reason);
+    }
+    let mut runner = runner(Config::default(), seed);
+    if let Err(difference) = runtime.block_on(filters::compare(harness, filters, &mut runner)) {
+        panic!("seed {seed}: the backend and the model differ\n{difference}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storage_core::backoff::Backoff;
-use storage_core::{Applied, Batch, Clock, Error, ErrorKind, Key, Record, Result, TableName, Version, Write};
+use storage_core::{Applied, Batch, Clock, Error, Key, Record, Result, TableName, Version, Write};
 use uuid::Uuid;
 
 use super::admin;
@@ -40,24 +40,6 @@ fn target(batch: &Batch) -> Result<Option<(&TableName, &Key)>> {
     }
 }
 
-/// Says of a write without an answer what the caller can't know from the error's kind.
-fn unanswered(error: Error) -> Error {
-    if !matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable) {
-        return error;
-    }
-    let message = format!("{}; it may have been written all the same: read the record before trying again", error.message());
-    let unknown = Error::new(error.kind(), message).with_retryable(error.is_retryable());
-    let unknown = match error.retry_after() {
-        Some(wait) => unknown.with_retry_after(wait),
-        None => unknown,
-    };
-    let unknown = match error.subject() {
-        Some(subject) => unknown.with_subject(subject),
-        None => unknown,
-    };
-    unknown.with_source(error)
-}
-
 struct Commit<'a> {
     objects: &'a Objects,
     tables: &'a Tables,
@@ -91,9 +73,12 @@ impl Commit<'_> {
                 }
                 let bytes = table.encode(&record, self.mark)?;
                 self.sent = Some(versions.clone());
-                self.objects.put(&path, bytes, found.as_ref().map(|found| &found.etag)).await.map_err(unanswered)?
+                self.objects
+                    .put(&path, bytes, found.as_ref().map(|found| &found.etag))
+                    .await
+                    .map_err(Error::of_unanswered_write)?
             }
-            (None, Some(found)) => self.objects.delete(&path, &found.etag).await.map_err(unanswered)?,
+            (None, Some(found)) => self.objects.delete(&path, &found.etag).await.map_err(Error::of_unanswered_write)?,
             // Written and removed within the batch.
             (None, None) => true,
         };

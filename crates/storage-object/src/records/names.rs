@@ -72,21 +72,10 @@ fn decode_text(name: &str) -> Option<String> {
     String::from_utf8(text).ok()
 }
 
-fn encode_integer(n: i64) -> String {
-    if n < 0 { format!("-{:019}", n - i64::MIN) } else { format!("{n:019}") }
-}
-
-fn decode_integer(name: &str) -> Option<i64> {
-    match name.strip_prefix('-') {
-        Some(above) => i64::MIN.checked_add(above.parse().ok()?),
-        None => name.parse().ok(),
-    }
-}
-
 /// The name of a key part.
 pub(super) fn part(part: &KeyPart) -> String {
     let text = match part {
-        KeyPart::Integer(n) => return encode_integer(*n),
+        KeyPart::Integer(n) => return KeyPart::sortable_integer(*n),
         KeyPart::Text(text) => text,
     };
     let mut name = encode_text(text);
@@ -155,7 +144,7 @@ pub(super) fn decode(schema: &TableSchema, name: &str) -> Stem {
         return Stem::Cut;
     }
     let part = |kind: KeyType, text: &str| match kind {
-        KeyType::Integer => decode_integer(text).map(KeyPart::Integer),
+        KeyType::Integer => KeyPart::from_sortable_integer(text).map(KeyPart::Integer),
         KeyType::Text => decode_text(text).map(KeyPart::Text),
     };
     let key = match (&schema.partition, name.split_once("!/")) {

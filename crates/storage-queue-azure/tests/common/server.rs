@@ -5,6 +5,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use chrono::{TimeDelta, Utc};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Starts the program, and kills its process group when standard input ends: also when the test is gone, whatever took it away.
@@ -13,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running Azurite. Dropped, it is killed.
 pub(crate) struct Server {
+    /// `queue` or `table`.
+    service: &'static str,
     folder: TempDir,
     port: u16,
     arguments: Vec<String>,
@@ -26,21 +32,22 @@ fn free_port() -> u16 {
 }
 
 impl Server {
-    /// Starts one, which keeps its data in its folder by default; skips the test where Azurite is not installed or no servers are wanted.
-    pub(crate) fn start_or_skip(arguments: &[&str]) -> Option<Self> {
-        let version = Command::new("azurite-queue").arg("--version").output();
+    /// Starts one of a service, which keeps its data in its folder by default; skips the test where Azurite is not installed or no servers are wanted.
+    pub(crate) fn start_or_skip(service: &'static str, arguments: &[&str]) -> Option<Self> {
+        let program = format!("azurite-{service}");
+        let version = Command::new(&program).arg("--version").output();
         let reason = if std::env::var_os("XTASK_TEST_NO_SERVERS").is_some() {
-            "no servers are to be started"
+            "no servers are to be started".to_owned()
         } else if !version.is_ok_and(|output| output.status.success()) {
-            "no azurite-queue: `cargo xtask test --all` installs it"
+            format!("no {program}: `cargo xtask test --all` installs it")
         } else {
             let folder = tempfile::Builder::new().prefix("storage-azure-").tempdir().unwrap();
             let arguments = arguments.iter().map(ToString::to_string).collect();
-            let mut server = Self { folder, port: free_port(), arguments, running: None };
+            let mut server = Self { service, folder, port: free_port(), arguments, running: None };
             server.start();
             return Some(server);
         };
-        storage_conformance::skip(reason);
+        storage_conformance::skip(&reason);
         None
     }
 
@@ -59,8 +66,9 @@ impl Server {
     /// Starts it, again with what is in its folder, and waits until it answers.
     pub(crate) fn start(&mut self) {
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "sh", "azurite-queue", "--silent", "--disableTelemetry"]);
-        command.args(["--queueHost", "127.0.0.1", "--queuePort", &self.port.to_string()]);
+        command.args(["-c", GUARD, "sh", &format!("azurite-{}", self.service), "--silent", "--disableTelemetry"]);
+        command.args([format!("--{}Host", self.service), "127.0.0.1".to_owned()]);
+        command.args([format!("--{}Port", self.service), self.port.to_string()]);
         command.args(&self.arguments).current_dir(self.folder.path()).stdin(Stdio::piped());
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().unwrap();
@@ -102,7 +110,8 @@ impl Server {
         let closed = |log: &str| log.matches("successfully closed").count();
         let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         let before = closed(&log());
-        self.signal("-TERM");
+        // The one that serves tables knows this alone, the others both.
+        self.signal("-INT");
         let started = Instant::now();
         while closed(&log()) == before {
             assert!(started.elapsed() < PATIENCE, "Azurite does not end: {}", log());
@@ -120,4 +129,16 @@ impl Drop for Server {
             _ = child.wait();
         }
     }
+}
+
+/// A token as the emulator wants it: it looks at what is in it, not at who signed it.
+pub(crate) fn token(valid_for: TimeDelta) -> String {
+    let now = Utc::now();
+    let claims = json!({
+        "aud": "https://storage.azure.com", "iss": "https://sts.windows.net/ab1f708d-50f6-404c-a006-d71b2ac7a606/",
+        "iat": (now - TimeDelta::hours(2)).timestamp(), "nbf": (now - TimeDelta::hours(2)).timestamp(),
+        "exp": (now + valid_for).timestamp(), "oid": "23657296-5cd5-45b0-a809-d972a7f4dfe1",
+    });
+    let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.{}", part(&json!({"alg": "RS256", "typ": "JWT"})), part(&claims), BASE64_URL_SAFE_NO_PAD.encode("unsigned"))
 }

@@ -12,14 +12,16 @@ use azure_identity::{
     ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use chrono::Utc;
-use storage_azure::{AccountKey, SignedRequest, authorization};
 use storage_core::{Error, Result, Secret};
+
+use crate::{AccountKey, Service, SignedRequest, authorization, table_authorization};
 
 /// Signs every try with the account's key.
 #[derive(Debug)]
 pub(crate) struct SharedKeyPolicy {
     pub(crate) account: String,
     pub(crate) key: AccountKey,
+    pub(crate) service: Service,
 }
 
 #[async_trait]
@@ -44,12 +46,15 @@ impl SharedKeyPolicy {
         let headers: Vec<(&str, &str)> = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let content_length = match request.body() {
             Body::Bytes(bytes) => bytes.len(),
-            // No request to queues has such a body.
+            // No request to queues or tables has such a body.
             Body::SeekableStream(stream) => stream.len().and_then(|len| usize::try_from(len).ok()).unwrap_or_default(),
         };
         let verb = request.method().to_string();
         let signed = SignedRequest { verb: &verb, path: url.path(), query: &query, headers: &headers, content_length };
-        authorization(&self.account, &self.key, &signed)
+        match self.service {
+            Service::Table => table_authorization(&self.account, &self.key, &signed),
+            Service::Blob | Service::Queue => authorization(&self.account, &self.key, &signed),
+        }
     }
 }
 
