@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use storage_core::{Column, ColumnName, Error, Fields, Result, SchemaChange, TableName, TableSchema, Undeclared, value};
+use storage_sql::server::is_same;
 use storage_sql::{Dialect, EXPIRES_AT, EXTRA, SqlRow as _, SqlValue, Table, UPDATED_AT, VERSION, encode, json_text, row};
 
 use crate::bind::Param;
@@ -35,17 +36,7 @@ pub(crate) async fn create(connection: &Connection, schema: &TableSchema) -> Res
     schema.check()?;
     let catalog = alone(connection).await?;
     if let Some(there) = catalog.similar(&schema.name) {
-        let there = there.schema();
-        if there.name != schema.name {
-            return Err(Error::already_exists(format!(
-                "there is a table `{}`, and letter case does not distinguish tables",
-                there.name
-            )));
-        }
-        return match there.difference(schema) {
-            None => Ok(false),
-            Some(difference) => Err(Error::already_exists(format!("it is there with another schema: {difference}"))),
-        };
+        return is_same(there.schema(), schema);
     }
     let table = Table::new(Dialect::Postgres, schema.clone());
     refuse_strangers(connection, &table).await?;

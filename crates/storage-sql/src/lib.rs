@@ -31,6 +31,7 @@
 mod condition;
 mod ddl;
 mod dialect;
+mod mysql;
 pub mod row;
 mod select;
 pub mod server;

@@ -1,6 +1,6 @@
 //! What tables there are: read anew whenever anybody has changed one. The number of changes so far, the generation, is in the database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -23,6 +23,8 @@ pub struct Catalog<S> {
     /// Zero: not yet read.
     pub generation: i64,
     tables: HashMap<TableName, Arc<Entry<S>>>,
+    /// Tables that somebody is just changing, which nobody can use meanwhile.
+    changing: HashSet<TableName>,
 }
 
 /// A table and the statements made for it.
@@ -54,7 +56,7 @@ impl<S: Statements> Entry<S> {
 
 impl<S> Default for Catalog<S> {
     fn default() -> Self {
-        Self { generation: 0, tables: HashMap::new() }
+        Self { generation: 0, tables: HashMap::new(), changing: HashSet::new() }
     }
 }
 
@@ -78,15 +80,36 @@ impl<S: Statements> Catalog<S> {
             };
             found.insert(schema.name, entry);
         }
-        Ok(Self { generation, tables: found })
+        Ok(Self { generation, tables: found, changing: HashSet::new() })
+    }
+
+    /// The same, with tables that somebody is just changing.
+    #[must_use]
+    pub fn with_changing(self, changing: HashSet<TableName>) -> Self {
+        Self { changing, ..self }
+    }
+
+    /// True where somebody is just changing the table.
+    #[must_use]
+    pub fn is_changing(&self, name: &TableName) -> bool {
+        self.changing.contains(name)
+    }
+
+    /// The tables that somebody is just changing.
+    pub fn changing(&self) -> impl Iterator<Item = &TableName> {
+        self.changing.iter()
     }
 
     /// The table of that name.
     ///
     /// # Errors
-    /// [`NotFound`](storage_core::ErrorKind::NotFound).
+    /// [`NotFound`](storage_core::ErrorKind::NotFound). [`Unavailable`](storage_core::ErrorKind::Unavailable) while somebody changes it.
     pub fn table(&self, name: &TableName) -> Result<&Arc<Entry<S>>> {
-        self.tables.get(name).ok_or_else(|| Error::not_found(format!("there is no table `{name}`: create it first")))
+        let missing = || match self.is_changing(name) {
+            true => Error::unavailable(format!("table `{name}` is just being changed: try again")),
+            false => Error::not_found(format!("there is no table `{name}`: create it first")),
+        };
+        self.tables.get(name).ok_or_else(missing)
     }
 
     /// The table of that name in whatever letter case.
@@ -139,5 +162,20 @@ impl<S: Statements> SharedCatalog<S> {
             *known = Arc::clone(&catalog);
         }
         catalog
+    }
+}
+
+/// Whether a table that is there is the one that is wanted.
+///
+/// # Errors
+/// [`AlreadyExists`](storage_core::ErrorKind::AlreadyExists) where it is another. `false` otherwise, which is what creating it answers.
+pub fn is_same(there: &TableSchema, wanted: &TableSchema) -> Result<bool> {
+    if there.name != wanted.name {
+        let message = format!("there is a table `{}`, and letter case does not distinguish tables", there.name);
+        return Err(Error::already_exists(message));
+    }
+    match there.difference(wanted) {
+        None => Ok(false),
+        Some(difference) => Err(Error::already_exists(format!("it is there with another schema: {difference}"))),
     }
 }

@@ -20,7 +20,7 @@ mod receipt;
 mod time;
 
 pub use apply::{Change, Outcome, Outgoing, answer, apply, kept, limits, sent};
-pub use catalog::{Catalog, Entry, SharedCatalog, Statements};
+pub use catalog::{Catalog, Entry, SharedCatalog, Statements, is_same};
 pub use commit::{Answer, Committer, Work, commit};
 use group::together;
 pub use group::{Group, Trouble, Written};

@@ -1,0 +1,112 @@
+//! Servers for tests: the one that `cargo xtask test` starts, which tests share, and own ones that a test may kill.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+pub(crate) mod server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
+use serde_json::json;
+use storage_conformance::{DriverHarness, Place};
+use storage_core::{ColumnType, DriverConfig, Fields, QueueStore, RecordStore, Result, TableName, TableSchema, fields};
+use storage_mysql::{MysqlDriver, MysqlStore};
+
+/// The address of the shared server, or why there is none.
+pub(crate) fn shared() -> std::result::Result<String, String> {
+    std::env::var("XTASK_TEST_MARIADB").map_err(|_| {
+        "no MariaDB: `cargo xtask test --backend mysql` starts it where it is installed (`--all` installs it), or set XTASK_TEST_MARIADB".to_owned()
+    })
+}
+
+/// The address of the shared server; skips the test where there is none.
+pub(crate) fn shared_or_skip() -> Option<String> {
+    shared().map_err(|reason| storage_conformance::skip(&reason)).ok()
+}
+
+/// `address` with a database that nobody else uses.
+pub(crate) fn apart(address: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{address}/t{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The suites' harness on the shared server.
+pub(crate) fn harness() -> DriverHarness<MysqlDriver> {
+    let address = shared();
+    let unavailable = address.as_ref().err().cloned();
+    let address = address.unwrap_or_default();
+    let place = move || {
+        let mut place = Place::url(&apart(&address));
+        // Many tests share the server's connections.
+        place.config.pool_size = Some(4);
+        Ok(place)
+    };
+    // Nothing listens on port 1.
+    DriverHarness::new(MysqlDriver, place)
+        .broken(|| Ok(Place::url("mysql://127.0.0.1:1/x")))
+        .manual_clock()
+        .unavailable(unavailable)
+}
+
+/// An open store.
+pub(crate) struct Opened {
+    pub(crate) store: MysqlStore,
+    pub(crate) records: RecordStore,
+    pub(crate) queue: QueueStore,
+}
+
+impl Opened {
+    pub(crate) async fn new(url: &str) -> Result<Self> {
+        Self::with(&DriverConfig::from_url(url)).await
+    }
+
+    pub(crate) async fn with(config: &DriverConfig) -> Result<Self> {
+        let store = MysqlStore::open(config).await?;
+        let records = RecordStore::new(Arc::new(store.records()));
+        let queue = QueueStore::new(Arc::new(store.queue()));
+        Ok(Self { store, records, queue })
+    }
+
+    /// Closes all handles.
+    pub(crate) async fn close(self) {
+        self.records.backend().close().await.unwrap();
+        self.queue.backend().close().await.unwrap();
+        self.store.close().await.unwrap();
+    }
+}
+
+pub(crate) fn schema() -> TableSchema {
+    TableSchema::builder("t").column("n", ColumnType::Integer).index("by_n", ["n"]).build().unwrap()
+}
+
+pub(crate) fn table() -> TableName {
+    "t".parse().unwrap()
+}
+
+pub(crate) fn number(n: i64) -> Fields {
+    fields(json!({ "n": n }))
+}
+
+/// The server without the toolkit.
+pub(crate) struct Raw(Conn);
+
+impl Raw {
+    /// In the database that the URL names.
+    pub(crate) async fn new(url: &str) -> Self {
+        Self(Conn::from_url(url.split('?').next().unwrap()).await.unwrap())
+    }
+
+    pub(crate) async fn run(&mut self, sql: &str) {
+        self.0.query_drop(sql).await.unwrap();
+    }
+
+    pub(crate) async fn number(&mut self, sql: &str) -> i64 {
+        self.0.query_first(sql).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn text(&mut self, sql: &str) -> Option<String> {
+        self.0.query_first(sql).await.unwrap()
+    }
+}
