@@ -61,7 +61,7 @@ pub(crate) async fn load(connection: &Connection, before: &Catalog) -> Result<(C
     }
     let changing: HashSet<TableName> =
         left.iter().filter(|left| matches!(left.doing, Doing::Alter(_) | Doing::Tidy(_))).map(|left| left.name.clone()).collect();
-    Ok((Catalog::new(number(&rows)?, tables, before)?.with_changing(changing), left))
+    Ok((Catalog::new(number(&rows, 0)?, tables, before)?.with_changing(changing), left))
 }
 
 /// What is known; read first where nothing is.
@@ -77,9 +77,10 @@ pub(crate) async fn reload(shared: &SharedCatalog<Statements>, connection: &Conn
 
 /// The number of changes as of now; zero, where it is lost.
 pub(crate) async fn generation(connection: &Connection) -> Result<i64> {
-    number(&connection.query(GENERATION, Vec::new()).await.or_explain()?)
+    number(&connection.query(GENERATION, Vec::new()).await.or_explain()?, 0)
 }
 
-fn number(rows: &[Row]) -> Result<i64> {
-    Ok(rows.first().map(|found| row::integer(found, 0)).transpose()?.flatten().unwrap_or(0))
+/// The generation in that column.
+pub(crate) fn number(rows: &[Row], column: usize) -> Result<i64> {
+    Ok(rows.first().map(|found| row::integer(found, column)).transpose()?.flatten().unwrap_or(0))
 }

@@ -39,7 +39,9 @@ impl Connection {
         let limit = settings.connect_timeout;
         let connect = async {
             let mut client = settings.connect().await?;
-            client.query_drop(settings.preparation(&client)).await.map_err(explain_connecting)?;
+            let version: Option<String> = client.query_first("SELECT VERSION()").await.map_err(explain_connecting)?;
+            let preparation = settings.preparation(&version.unwrap_or_default());
+            client.query_drop(preparation).await.map_err(explain_connecting)?;
             Ok::<_, Error>(client)
         };
         let client = tokio::time::timeout(limit, connect).await.map_err(|_| unreachable(limit))??;

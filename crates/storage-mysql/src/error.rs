@@ -29,17 +29,19 @@ fn code(error: &mysql_async::Error) -> Option<u16> {
 
 /// True where the whole work may be done again from its beginning: deadlock, a lock that was waited for too long, a collision in a cluster.
 pub(crate) fn is_collision(error: &mysql_async::Error) -> bool {
-    matches!(code(error), Some(1_213 | 1_205 | 1_020 | 1_047 | 3_101 | 3_572))
+    matches!(code(error), Some(1_213 | 1_205 | 1_020 | 1_047 | 1_615 | 3_101 | 3_572))
 }
 
 /// True where the tables are not as the statement takes them to be, or were changed under it.
 pub(crate) fn is_about_schema(error: &mysql_async::Error) -> bool {
-    matches!(code(error), Some(1_146 | 1_054 | 1_136 | 1_412 | 1_615 | 1_243 | 1_176))
+    matches!(code(error), Some(1_146 | 1_054 | 1_136 | 1_412 | 1_243 | 1_176))
 }
 
 /// True where a value is at fault.
 pub(crate) fn is_fault(error: &mysql_async::Error) -> bool {
-    let Some(code) = code(error) else { return false };
+    let Some(code) = code(error) else {
+        return matches!(error, mysql_async::Error::Driver(DriverError::PacketTooLarge));
+    };
     matches!(code, 1_048 | 1_062 | 1_153 | 1_216 | 1_217 | 1_264 | 1_292 | 1_364 | 1_366 | 1_406 | 1_451 | 1_452 | 1_586 | 1_644)
         || matches!(code, 3_819 | 4_025 | 1_265 | 1_367 | 1_411 | 1_118 | 1_139)
 }
@@ -129,7 +131,8 @@ fn of_server(error: &ServerError) -> Error {
         1_048 | 1_216 | 1_217 | 1_264 | 1_265 | 1_292 | 1_364 | 1_366 | 1_367 | 1_411 | 1_451 | 1_452 | 1_644 | 3_819 | 4_025 => {
             Error::invalid(format!("a column or constraint of the database refuses it ({text})"))
         }
-        1_146 | 1_054 | 1_136 | 1_412 | 1_615 | 1_243 | 1_176 => {
+        1_412 | 1_615 => Error::unavailable("a table was just being changed: try again"),
+        1_146 | 1_054 | 1_136 | 1_243 | 1_176 => {
             Error::corrupt(format!("a table is not as this toolkit made it ({text}): somebody else has changed it"))
         }
         1_034 | 1_035 | 1_194 | 1_195 | 1_712 | 1_713 => {

@@ -3,7 +3,7 @@
 use storage_core::{Error, Result};
 use storage_sql::row;
 
-use crate::config::Settings;
+use crate::config::{Settings, is_mariadb};
 use crate::connection::Connection;
 use crate::error::OrExplain as _;
 use crate::tables;
@@ -104,10 +104,9 @@ async fn look(connection: &Connection) -> Result<Found> {
     let select = "SELECT VERSION(), @@max_allowed_packet, @@innodb_flush_log_at_trx_commit = 1, @@auto_increment_increment";
     let row = connection.row(select, Vec::new()).await?;
     let version = row::text(&row, 0)?.unwrap_or_default();
-    let is_mariadb = version.contains("MariaDB");
     let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let (oldest, collation) = if is_mariadb { ((10, 6), "utf8mb4_nopad_bin") } else { ((8, 0), "utf8mb4_0900_bin") };
+    let (oldest, collation) = if is_mariadb(&version) { ((10, 6), "utf8mb4_nopad_bin") } else { ((8, 0), "utf8mb4_0900_bin") };
     if (major, minor) < oldest {
         return Err(Error::unsupported(format!("the server ({version}) is older than MySQL 8.0 or MariaDB 10.6")));
     }

@@ -48,7 +48,8 @@ impl MysqlQueue {
             dead_letter: true,
             atomic_send: true,
             receipts_across_processes: true,
-            wakes: true,
+            // By what the same process sends alone.
+            wakes: false,
             max_body_bytes: handle.shared().found.largest(),
             durable: handle.shared().found.durable,
         };

@@ -163,7 +163,7 @@ pub(crate) async fn redrive(connection: &Connection, queue: &Queue, max: u32) ->
     let left = "JSON_REMOVE(attributes, '$.\"storage-dead-reason\"', '$.\"storage-dead-source\"', '$.\"storage-dead-deliveries\"', '$.\"storage-dead-at\"')";
     let places = fill(&mut ids, 1);
     let update = format!(
-        "UPDATE _storage_messages SET lane = ?, attributes = IF(JSON_LENGTH({left}) = 0, NULL, {left}) WHERE id IN {}",
+        "UPDATE _storage_messages SET lane = ?, lease = 0, deliveries = 0, due_at = NULL, expires_at = NULL, attributes = IF(JSON_LENGTH({left}) = 0, NULL, {left}) WHERE id IN {}",
         list("?", places)
     );
     let values = [queue.home()].into_iter().chain(ids).map(Value::Int).collect();

@@ -114,16 +114,18 @@ async fn by_keys(
         Ok(entry) => entry,
         Err(error) => return Ok(Err(error)),
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut same) = (Vec::new(), true);
     for keys in keys.chunks(MAX_KEYS) {
         let mut values = key_values(keys);
         let count = fill(&mut values, entry.sql.parts());
-        rows.extend(connection.query(&entry.sql.select(count), values).await?);
+        let found = connection.query(&entry.sql.select(count), values).await?;
+        same &= match catalog::number(&found, entry.sql.generation()) {
+            Ok(generation) => tables.is_current(generation),
+            Err(error) => return Ok(Err(error)),
+        };
+        rows.extend(found.into_iter().filter(Row::has_key));
     }
-    let answer = match catalog::generation(connection).await {
-        Ok(generation) => Ok(Some(rows).filter(|_| tables.is_current(generation))),
-        Err(error) => Err(error),
-    };
+    let answer = Ok(Some(rows).filter(|_| same));
     Ok(then(answer, |rows| {
         let now = shared.time.now();
         let records = rows.iter().map(|found| row::read(found, entry.schema()));

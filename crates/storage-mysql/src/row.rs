@@ -59,6 +59,13 @@ pub(crate) fn key_values<'k>(keys: impl IntoIterator<Item = &'k Key>) -> Vec<Val
 #[derive(Debug)]
 pub(crate) struct Row(pub(crate) mysql_async::Row);
 
+impl Row {
+    /// True where there is a record, in a row that comes also where there is none.
+    pub(crate) fn has_key(&self) -> bool {
+        !matches!(self.0.as_ref(0), Some(Value::NULL))
+    }
+}
+
 impl SqlRow for Row {
     fn value(&self, column: usize) -> Result<SqlValue<'_>> {
         let about = self.0.columns_ref().get(column);

@@ -11,8 +11,10 @@ pub(crate) const MAX_KEYS: usize = 1_024;
 /// What the texts are made of.
 #[derive(Debug)]
 pub(crate) struct Statements {
-    /// Up to the list of keys; yields whole rows.
+    /// Up to the list of keys; yields whole rows, and behind them the generation of the tables, in one row at least.
     select: String,
+    /// Up to the list of keys; yields whole rows.
+    select_whole: String,
     /// The same, but yields the keys, the version and the expiry alone.
     select_versions: String,
     /// Behind the list, where the rows are locked until the end of the transaction, in the order of their keys.
@@ -46,7 +48,12 @@ impl server::Statements for Statements {
         let set = columns[parts..].iter().map(|column| format!("{column} = VALUES({column})")).collect::<Vec<_>>();
         let expires = quote(EXPIRES_AT);
         Self {
-            select: format!("SELECT {all} FROM {name} WHERE {matching}"),
+            select: format!(
+                "SELECT {}, m.value FROM _storage_meta m LEFT JOIN {name} t ON {} IN ",
+                of_table(&columns),
+                if parts > 1 { format!("({})", of_table(&columns[..parts])) } else { of_table(&columns[..parts]) }
+            ),
+            select_whole: format!("SELECT {all} FROM {name} WHERE {matching}"),
             select_versions: format!("SELECT {versions} FROM {name} WHERE {matching}"),
             lock: format!(" ORDER BY {keys} FOR UPDATE"),
             insert: format!("INSERT INTO {name} ({all}) VALUES "),
@@ -64,12 +71,17 @@ impl server::Statements for Statements {
 impl Statements {
     /// So many keys.
     pub(crate) fn select(&self, keys: usize) -> String {
-        format!("{}{}", self.select, list(&self.key, keys))
+        format!("{}{} WHERE m.name = 'generation'", self.select, list(&self.key, keys))
+    }
+
+    /// In which column of these the generation is.
+    pub(crate) fn generation(&self) -> usize {
+        self.columns
     }
 
     /// So many keys.
     pub(crate) fn lock(&self, keys: usize, whole: bool) -> String {
-        let select = if whole { &self.select } else { &self.select_versions };
+        let select = if whole { &self.select_whole } else { &self.select_versions };
         format!("{select}{}{}", list(&self.key, keys), self.lock)
     }
 
@@ -97,6 +109,10 @@ impl Statements {
 
 pub(crate) fn quote(name: &str) -> String {
     Dialect::MySql.quote(name)
+}
+
+fn of_table(columns: &[String]) -> String {
+    columns.iter().map(|column| format!("t.{column}")).collect::<Vec<_>>().join(", ")
 }
 
 /// `(?, ?, ?)`

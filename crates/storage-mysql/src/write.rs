@@ -123,7 +123,8 @@ fn refused(failure: Failure, lines: &[Line<'_>], exactly: bool) -> Trouble {
     if is_collision(&error) {
         return Trouble::Again(explain(error));
     }
-    if is_ended(&error) {
+    let is_fault = is_fault(&error);
+    if is_ended(&error) && !is_fault {
         return lost_or_failed(error);
     }
     if line.is_some() && is_taken_key(&error) {
@@ -131,10 +132,9 @@ fn refused(failure: Failure, lines: &[Line<'_>], exactly: bool) -> Trouble {
             Error::conflict("the record is being written by others all the time: try again").with_retryable(true),
         );
     }
-    let is_fault = is_fault(&error);
     let explained = line.and_then(|line| unique_violation(&error, line.table)).unwrap_or_else(|| explain(error));
     match line {
-        Some(_) if is_fault && !exactly => Trouble::Split(explained),
+        _ if is_fault && !exactly => Trouble::Split(explained),
         Some(line) if is_fault => {
             Trouble::Failed(explained.with_failed_write(line.write).with_subject(format_args!("table `{}`", line.table)))
         }

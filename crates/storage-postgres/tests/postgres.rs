@@ -6,8 +6,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Opened, apart, number, raw, schema, shared_or_skip, table};
+use common::{Opened, apart, raw, shared_or_skip};
 use serde_json::json;
+use storage_conformance::load::{number, schema, table};
 use storage_core::{
     Batch, ColumnType, DriverConfig, ErrorKind, Expect, Filter, History, KeyType, NewMessage, Query, QueueName, QueueSpec,
     TableSchema, fields,

@@ -9,16 +9,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
-use serde_json::json;
 use storage_conformance::{DriverHarness, Place};
-use storage_core::{ColumnType, DriverConfig, Fields, QueueStore, RecordStore, Result, TableName, TableSchema, fields};
+use storage_core::{DriverConfig, QueueStore, RecordStore, Result};
 use storage_mysql::{MysqlDriver, MysqlStore};
 
-/// The address of the shared server, or why there is none.
+/// The address of the shared MariaDB, or why there is none.
 pub(crate) fn shared() -> std::result::Result<String, String> {
     std::env::var("XTASK_TEST_MARIADB").map_err(|_| {
         "no MariaDB: `cargo xtask test --backend mysql` starts it where it is installed (`--all` installs it), or set XTASK_TEST_MARIADB".to_owned()
     })
+}
+
+/// The address of the shared MySQL, or why there is none.
+pub(crate) fn shared_mysql() -> std::result::Result<String, String> {
+    std::env::var("XTASK_TEST_MYSQL")
+        .map_err(|_| "no MySQL: `cargo xtask test --all` installs it, or set XTASK_TEST_MYSQL".to_owned())
 }
 
 /// The address of the shared server; skips the test where there is none.
@@ -32,9 +37,8 @@ pub(crate) fn apart(address: &str) -> String {
     format!("{address}/t{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The suites' harness on the shared server.
-pub(crate) fn harness() -> DriverHarness<MysqlDriver> {
-    let address = shared();
+/// The suites' harness on a shared server.
+pub(crate) fn harness(address: std::result::Result<String, String>) -> DriverHarness<MysqlDriver> {
     let unavailable = address.as_ref().err().cloned();
     let address = address.unwrap_or_default();
     let place = move || {
@@ -77,18 +81,6 @@ impl Opened {
     }
 }
 
-pub(crate) fn schema() -> TableSchema {
-    TableSchema::builder("t").column("n", ColumnType::Integer).index("by_n", ["n"]).build().unwrap()
-}
-
-pub(crate) fn table() -> TableName {
-    "t".parse().unwrap()
-}
-
-pub(crate) fn number(n: i64) -> Fields {
-    fields(json!({ "n": n }))
-}
-
 /// The server without the toolkit.
 pub(crate) struct Raw(Conn);
 
@@ -100,6 +92,23 @@ impl Raw {
 
     pub(crate) async fn run(&mut self, sql: &str) {
         self.0.query_drop(sql).await.unwrap();
+    }
+
+    pub(crate) async fn try_run(&mut self, sql: &str) -> bool {
+        self.0.query_drop(sql).await.is_ok()
+    }
+
+    /// The connections to the database that the URL names.
+    pub(crate) async fn connections(&mut self, url: &str) -> Vec<i64> {
+        let database = url.rsplit('/').next().unwrap();
+        self.0.query(format!("SELECT id FROM information_schema.processlist WHERE db = '{database}'")).await.unwrap()
+    }
+
+    /// How many of them do something, or have a transaction open.
+    pub(crate) async fn busy(&mut self, url: &str) -> i64 {
+        let database = url.rsplit('/').next().unwrap();
+        let busy = "SELECT COUNT(*) FROM information_schema.processlist p LEFT JOIN information_schema.innodb_trx t ON t.trx_mysql_thread_id = p.id";
+        self.number(&format!("{busy} WHERE p.db = '{database}' AND (p.command <> 'Sleep' OR t.trx_id IS NOT NULL)")).await
     }
 
     pub(crate) async fn number(&mut self, sql: &str) -> i64 {
