@@ -186,7 +186,7 @@ impl Settings {
             format!("max_execution_time = {millis}")
         };
         format!(
-            "SET NAMES utf8mb4; SET SESSION max_sort_length = {SORT_BYTES}, sort_buffer_size = GREATEST(@@sort_buffer_size, {}), sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
+            "SET NAMES utf8mb4; SET SESSION max_sort_length = {SORT_BYTES}, sort_buffer_size = {}, sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
              NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', autocommit = 1, innodb_lock_wait_timeout = {locks}, lock_wait_timeout = {}, {limit}; \
              SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
             128 * SORT_BYTES,

@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Params, Value};
+use mysql_async::{Conn, DriverError, Params, Value};
 use storage_core::{Error, Result};
+use tokio::sync::{MappedMutexGuard, MutexGuard};
 
 use crate::config::Settings;
 use crate::error::{MyResult, OrExplain as _, explain_connecting, is_collision, is_ended, unreachable};
@@ -25,8 +26,8 @@ const ATTEMPTS: u64 = 10;
 /// A connection. What is between `begin` and the end of its transaction, or waits for an answer, makes it unfit for others.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Held while a statement is under way; nobody waits for it, since a connection has one user.
-    client: tokio::sync::Mutex<Conn>,
+    /// Held while a statement is under way; nobody waits for it, since a connection has one user. None: it was closed.
+    client: tokio::sync::Mutex<Option<Conn>>,
     busy: AtomicBool,
     ended: AtomicBool,
     losses: AtomicU64,
@@ -46,7 +47,7 @@ impl Connection {
         };
         let client = tokio::time::timeout(limit, connect).await.map_err(|_| unreachable(limit))??;
         Ok(Self {
-            client: tokio::sync::Mutex::new(client),
+            client: tokio::sync::Mutex::new(Some(client)),
             busy: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             losses: AtomicU64::new(0),
@@ -75,6 +76,10 @@ impl Connection {
         self.losses.load(Ordering::Acquire) == losses && used.elapsed() < idle
     }
 
+    async fn client(&self) -> MyResult<MappedMutexGuard<'_, Conn>> {
+        MutexGuard::try_map(self.client.lock().await, Option::as_mut).map_err(|_| DriverError::ConnectionClosed.into())
+    }
+
     fn note<T>(&self, answer: MyResult<T>) -> MyResult<T> {
         match &answer {
             Ok(_) => *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now(),
@@ -86,7 +91,7 @@ impl Connection {
 
     /// The rows of one statement.
     pub(crate) async fn query(&self, sql: &str, values: Vec<Value>) -> MyResult<Vec<Row>> {
-        let mut client = self.client.lock().await;
+        let mut client = self.client().await?;
         let rows = client.exec::<mysql_async::Row, _, _>(sql, positional(values)).await;
         self.note(rows.map(|rows| rows.into_iter().map(Row).collect()))
     }
@@ -99,7 +104,7 @@ impl Connection {
 
     /// How many rows one statement changed.
     pub(crate) async fn execute(&self, sql: &str, values: Vec<Value>) -> MyResult<u64> {
-        let mut client = self.client.lock().await;
+        let mut client = self.client().await?;
         let done = client.exec_drop(sql, positional(values)).await;
         let count = client.affected_rows();
         self.note(done.map(|()| count))
@@ -120,7 +125,7 @@ impl Connection {
 
     /// Adds rows and answers the number that the first one got.
     pub(crate) async fn insert(&self, sql: &str, values: Vec<Value>) -> MyResult<Option<u64>> {
-        let mut client = self.client.lock().await;
+        let mut client = self.client().await?;
         let done = client.exec_drop(sql, positional(values)).await;
         let first = client.last_insert_id();
         self.note(done.map(|()| first))
@@ -151,13 +156,13 @@ impl Connection {
 
     /// Statements without parameters and without rows.
     pub(crate) async fn batch(&self, sql: &str) -> MyResult<()> {
-        let done = self.client.lock().await.query_drop(sql).await;
+        let done = self.client().await?.query_drop(sql).await;
         self.note(done)
     }
 
     /// Begins a transaction, in which the tables stay as they are. Answers their generation; zero, where it is lost.
     pub(crate) async fn begin(&self) -> MyResult<Result<i64>> {
-        let mut client = self.client.lock().await;
+        let mut client = self.client().await?;
         let read = async {
             let mut results = client.query_iter(BEGIN).await?;
             // The first one's answer has no rows.
@@ -174,7 +179,7 @@ impl Connection {
     }
 
     pub(crate) async fn ping(&self) -> MyResult<()> {
-        let done = self.client.lock().await.ping().await;
+        let done = self.client().await?.ping().await;
         self.note(done)
     }
 }
@@ -207,5 +212,16 @@ impl Deref for Lending {
 
     fn deref(&self) -> &Connection {
         &self.connection
+    }
+}
+
+impl Drop for Lending {
+    fn drop(&mut self) {
+        // Nobody holds it: what used it is gone too.
+        if self.connection.busy.load(Ordering::Acquire)
+            && let Ok(mut client) = self.connection.client.try_lock()
+        {
+            drop(client.take());
+        }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn finish_left(shared: &Shared, connection: &Connection) -> Res
 }
 
 async fn lock(connection: &Connection, seconds: u64) -> Result<bool> {
-    let lock = "SELECT GET_LOCK(CONCAT('storage.', MD5(DATABASE())), ?)";
+    let lock = "SELECT GET_LOCK(CONCAT('storage.', LEFT(SHA2(DATABASE(), 256), 40)), ?)";
     let row = connection.row(lock, vec![Value::UInt(seconds)]).await?;
     Ok(row::integer(&row, 0)? == Some(1))
 }
@@ -57,7 +57,10 @@ async fn locked<T>(connection: &Connection, work: impl Future<Output = Result<T>
     let done = work.await;
     // With the connection the lock is gone too.
     if !connection.has_ended() {
-        connection.query("SELECT RELEASE_LOCK(CONCAT('storage.', MD5(DATABASE())))", Vec::new()).await.or_explain()?;
+        connection
+            .query("SELECT RELEASE_LOCK(CONCAT('storage.', LEFT(SHA2(DATABASE(), 256), 40)))", Vec::new())
+            .await
+            .or_explain()?;
     }
     done
 }

@@ -9,12 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::server::{Server, can_start};
-use common::{Opened, Raw, apart, shared_or_skip};
-use serde_json::json;
+use common::{Opened, Raw, apart};
 use serde_json::json;
 use storage_conformance::load::{self, Pairs, is_loss, number, queue, table};
 use storage_conformance::server::until;
 use storage_core::{Batch, ColumnType, DriverConfig, ErrorKind, Expect, NewMessage, Receive, SchemaChange, TableSchema, fields};
+
+common::on_both! {
+    ended_connections_are_replaced,
+    callers_that_go_away_leave_no_transaction_and_no_connection,
+    sixteen_writers_move_money_and_the_sum_holds_at_every_read,
+    write_skew_through_absent_records_is_caught,
+    a_record_that_somebody_holds_is_given_up,
+    what_was_left_half_done_is_finished,
+}
 
 async fn prepared(opened: &Opened) -> Pairs {
     Pairs::new(&opened.records, &opened.queue).await
@@ -53,9 +61,7 @@ async fn a_killed_server_loses_nothing_that_was_acknowledged() {
     pairs.nothing_is_lost_or_half(&acknowledged).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ended_connections_are_replaced() {
-    let Some(address) = shared_or_skip() else { return };
+async fn ended_connections_are_replaced(address: String) {
     let url = apart(&address);
     let opened = Arc::new(Opened::new(&url).await.unwrap());
     let pairs = prepared(&opened).await;
@@ -81,9 +87,7 @@ async fn ended_connections_are_replaced() {
     pairs.nothing_is_lost_or_half(&acknowledged).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_that_go_away_leave_no_transaction_and_no_connection() {
-    let Some(address) = shared_or_skip() else { return };
+async fn callers_that_go_away_leave_no_transaction_and_no_connection(address: String) {
     let url = apart(&address);
     let config = DriverConfig { pool_size: Some(5), ..DriverConfig::from_url(&url) };
     let opened = Opened::with(&config).await.unwrap();
@@ -101,18 +105,14 @@ async fn callers_that_go_away_leave_no_transaction_and_no_connection() {
     until("closing closes all", async || raw.connections(&url).await.is_empty().then_some(())).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixteen_writers_move_money_and_the_sum_holds_at_every_read() {
-    let Some(address) = shared_or_skip() else { return };
+async fn sixteen_writers_move_money_and_the_sum_holds_at_every_read(address: String) {
     let opened = Opened::new(&apart(&address)).await.unwrap();
     prepared(&opened).await;
     load::money_moves_and_the_sum_holds(&opened.records).await;
 }
 
 /// Two who each insert unless the other has: by records that are not there, which no lock on a row can hold.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn write_skew_through_absent_records_is_caught() {
-    let Some(address) = shared_or_skip() else { return };
+async fn write_skew_through_absent_records_is_caught(address: String) {
     let url = apart(&address);
     // Two stores, as two processes have them: they share no writer.
     let (one, two) = (Opened::new(&url).await.unwrap(), Opened::new(&url).await.unwrap());
@@ -149,15 +149,15 @@ async fn a_server_that_is_away_is_unavailable_and_comes_back() {
 }
 
 /// What others hold is waited for no longer than the timeout, and nothing is left of it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_that_somebody_holds_is_given_up() {
-    let Some(address) = shared_or_skip() else { return };
+async fn a_record_that_somebody_holds_is_given_up(address: String) {
     let url = apart(&address);
     let config = DriverConfig { timeout: Some(Duration::from_secs(1)), ..DriverConfig::from_url(&url) };
     let opened = Opened::with(&config).await.unwrap();
     prepared(&opened).await;
     opened.records.upsert(&table(), "a", number(1)).await.unwrap();
     let mut raw = Raw::new(&url).await;
+    // Without locks on what is between the records.
+    raw.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await;
     raw.run("START TRANSACTION").await;
     raw.run("SELECT * FROM t FOR UPDATE").await;
     let error = opened.records.upsert(&table(), "a", number(2)).await.unwrap_err();
@@ -170,16 +170,14 @@ async fn a_record_that_somebody_holds_is_given_up() {
 }
 
 /// A change of a table that somebody began and did not end, with a process that is gone: whoever comes across it finishes it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_left_half_done_is_finished() {
-    let Some(address) = shared_or_skip() else { return };
+async fn what_was_left_half_done_is_finished(address: String) {
     let url = apart(&address);
     let opened = Opened::new(&url).await.unwrap();
     let kept = TableSchema::builder("t").column("n", ColumnType::Integer).keep_undeclared().build().unwrap();
     opened.records.create_table(&kept).await.unwrap();
     opened.records.insert(&table(), "a", fields(json!({"n": 1, "note": "x", "more": true}))).await.unwrap();
     let mut raw = Raw::new(&url).await;
-    let change = json!({"alter": {"add_column": {"name": "note", "kind": "text", "required": false, "unique": true}}});
+    let change = json!({"alter": {"add_column": {"name": "note", "type": "text", "required": false, "unique": true}}});
     let changed = "UPDATE _storage_meta SET value = value + 1 WHERE name = 'generation'";
     // Noted, and nothing more; then up to the new column; then up to the new schema.
     for (round, step) in ["SELECT 1", "ALTER TABLE t ADD COLUMN note varchar(768)"].into_iter().enumerate() {

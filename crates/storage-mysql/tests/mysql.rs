@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Opened, Raw, apart, shared_or_skip};
+use common::{Opened, Raw, apart};
 use serde_json::json;
 use storage_conformance::load::{number, schema, table};
 use storage_core::{
@@ -14,14 +14,22 @@ use storage_core::{
     TableSchema, fields,
 };
 
+common::on_both! {
+    what_can_not_be_opened_says_why,
+    tables_are_as_an_administrator_would_make_them,
+    what_others_did_to_a_table_is_said,
+    without_the_rights_it_is_unauthorized,
+    a_value_too_long_for_its_index_is_invalid,
+    texts_are_bytes,
+    callers_share_transactions_and_not_failures,
+}
+
 async fn refused(url: &str) -> storage_core::Error {
     let config = DriverConfig { timeout: Some(Duration::from_secs(5)), ..DriverConfig::from_url(url) };
     Opened::with(&config).await.err().expect("it can't be opened")
 }
 
-#[tokio::test]
-async fn what_can_not_be_opened_says_why() {
-    let Some(address) = shared_or_skip() else { return };
+async fn what_can_not_be_opened_says_why(address: String) {
     let mut raw = Raw::new(&address).await;
     raw.run("CREATE USER IF NOT EXISTS 'locked'@'%' IDENTIFIED BY 'right'").await;
     raw.run("GRANT SELECT ON mysql.time_zone TO 'locked'@'%'").await;
@@ -48,9 +56,7 @@ async fn what_can_not_be_opened_says_why() {
     }
 }
 
-#[tokio::test]
-async fn tables_are_as_an_administrator_would_make_them() {
-    let Some(address) = shared_or_skip() else { return };
+async fn tables_are_as_an_administrator_would_make_them(address: String) {
     let url = apart(&address);
     let opened = Opened::new(&url).await.unwrap();
     let orders = TableSchema::builder("orders")
@@ -96,9 +102,7 @@ async fn tables_are_as_an_administrator_would_make_them() {
     assert_eq!(raw.text(select).await.unwrap(), "acme 7 a@x 2026-11-27 10:00:00.000000 2 0001");
 }
 
-#[tokio::test]
-async fn what_others_did_to_a_table_is_said() {
-    let Some(address) = shared_or_skip() else { return };
+async fn what_others_did_to_a_table_is_said(address: String) {
     let url = apart(&address);
     let opened = Opened::new(&url).await.unwrap();
     let mut raw = Raw::new(&url).await;
@@ -152,9 +156,7 @@ async fn what_others_did_to_a_table_is_said() {
     assert_eq!(opened.records.get(&table(), "z").await.unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
-#[tokio::test]
-async fn without_the_rights_it_is_unauthorized() {
-    let Some(address) = shared_or_skip() else { return };
+async fn without_the_rights_it_is_unauthorized(address: String) {
     let url = apart(&address);
     let opened = Opened::new(&url).await.unwrap();
     opened.records.create_table(&schema()).await.unwrap();
@@ -177,9 +179,7 @@ async fn without_the_rights_it_is_unauthorized() {
 }
 
 /// A value that is too long for an index is refused, alone; what is too large for the server too.
-#[tokio::test]
-async fn a_value_too_long_for_its_index_is_invalid() {
-    let Some(address) = shared_or_skip() else { return };
+async fn a_value_too_long_for_its_index_is_invalid(address: String) {
     let opened = Opened::new(&apart(&address)).await.unwrap();
     let table = TableSchema::builder("t").column("s", ColumnType::Text).index("by_s", ["s"]).build().unwrap();
     opened.records.create_table(&table).await.unwrap();
@@ -194,19 +194,17 @@ async fn a_value_too_long_for_its_index_is_invalid() {
 }
 
 /// Texts are ordered and compared bytewise: letter case, accents and trailing spaces count.
-#[tokio::test]
-async fn texts_are_bytes() {
-    let Some(address) = shared_or_skip() else { return };
+async fn texts_are_bytes(address: String) {
     let opened = Opened::new(&apart(&address)).await.unwrap();
     let table = TableSchema::builder("t").column("s", ColumnType::Text).column("u", ColumnType::Text).unique().build().unwrap();
     opened.records.create_table(&table).await.unwrap();
     let mut texts = ["a", "a ", "A", "á", "a\u{301}", "a\t", "", " ", "Z", "z", "\u{10ffff}", "\u{ffff}"].map(str::to_owned);
     for text in &texts {
-        opened.records.insert(&table.name, format!("k{text}"), fields(json!({"s": text, "u": text}))).await.unwrap();
+        opened.records.insert(&table.name, format!("{text:?}"), fields(json!({"s": text, "u": text}))).await.unwrap();
     }
     texts.sort_unstable();
     for column in ["s", "u"] {
-        let query = Query::table("t").unwrap().order_by(column).unwrap();
+        let query = Query::table("t").unwrap().ascending(column).unwrap();
         let page = opened.records.scan(&query).await.unwrap();
         let found: Vec<&str> = page.records.iter().map(|record| record.fields[column].as_str().unwrap()).collect();
         assert_eq!(found, texts, "{column}");
@@ -218,9 +216,7 @@ async fn texts_are_bytes() {
 }
 
 /// Versions, and messages, of what many callers write at once share transactions and still have each its own answer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_share_transactions_and_not_failures() {
-    let Some(address) = shared_or_skip() else { return };
+async fn callers_share_transactions_and_not_failures(address: String) {
     let opened = Opened::new(&apart(&address)).await.unwrap();
     let table = TableSchema::builder("t").column("n", ColumnType::Integer).history(History::Keep(2)).build().unwrap();
     opened.records.create_table(&table).await.unwrap();

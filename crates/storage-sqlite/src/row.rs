@@ -85,9 +85,10 @@ impl SqlRow for Found<'_, '_> {
             ValueRef::Null => SqlValue::Null,
             ValueRef::Integer(n) => SqlValue::Integer(n),
             ValueRef::Real(x) => SqlValue::Real(x),
-            ValueRef::Text(text) => SqlValue::Text(Cow::Borrowed(std::str::from_utf8(text).map_err(|e| {
-                Error::corrupt("a text column holds bytes that are no text").with_source(e)
-            })?)),
+            ValueRef::Text(text) => SqlValue::Text(Cow::Borrowed(
+                std::str::from_utf8(text)
+                    .map_err(|e| Error::corrupt("a text column holds bytes that are no text").with_source(e))?,
+            )),
             ValueRef::Blob(bytes) => SqlValue::Bytes(Cow::Borrowed(bytes)),
         })
     }

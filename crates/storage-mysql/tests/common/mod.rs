@@ -1,6 +1,6 @@
 //! Servers for tests: the one that `cargo xtask test` starts, which tests share, and own ones that a test may kill.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unused_macros, unused_imports, reason = "each test binary uses a part")]
 
 pub(crate) mod server;
 
@@ -26,10 +26,38 @@ pub(crate) fn shared_mysql() -> std::result::Result<String, String> {
         .map_err(|_| "no MySQL: `cargo xtask test --all` installs it, or set XTASK_TEST_MYSQL".to_owned())
 }
 
-/// The address of the shared server; skips the test where there is none.
-pub(crate) fn shared_or_skip() -> Option<String> {
-    shared().map_err(|reason| storage_conformance::skip(&reason)).ok()
+/// The address, or the test is skipped.
+pub(crate) fn or_skip(address: std::result::Result<String, String>) -> Option<String> {
+    address.map_err(|reason| storage_conformance::skip(&reason)).ok()
 }
+
+/// Makes tests of functions that are given the address of a shared server, on each server.
+macro_rules! on_both {
+    ($($name:ident,)*) => {
+        mod mariadb {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    if let Some(address) = crate::common::or_skip(crate::common::shared()) {
+                        super::$name(address).await;
+                    }
+                }
+            )*
+        }
+
+        mod mysql {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    if let Some(address) = crate::common::or_skip(crate::common::shared_mysql()) {
+                        super::$name(address).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_both;
 
 /// `address` with a database that nobody else uses.
 pub(crate) fn apart(address: &str) -> String {
