@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use storage_core::{
-    Batch, ColumnType, ErrorKind, Expect, Fields, Key, NewMessage, Query, QueueName, QueueSpec, QueueStore, Receive, Record,
-    RecordStore, TableName, TableSchema, fields,
+    Batch, ColumnType, ErrorKind, Expect, Fields, History, Key, NewMessage, Query, QueueName, QueueSpec, QueueStore, Receive,
+    Record, RecordStore, TableName, TableSchema, fields,
 };
 use tokio::task::JoinHandle;
 
@@ -220,4 +220,37 @@ pub async fn write_skew_through_absent_records_is_caught(one: &RecordStore, two:
         let error = a.and(b).unwrap_err();
         assert_eq!((error.kind(), error.failed_write()), (ErrorKind::AlreadyExists, Some(0)), "{error}");
     }
+}
+
+/// Versions, and messages, of what many callers write at once share transactions and still have each its own answer.
+pub async fn callers_share_transactions_and_not_failures(records: &RecordStore, queues: &QueueStore) {
+    let table = TableSchema::builder("t").column("n", ColumnType::Integer).history(History::Keep(2)).build().unwrap();
+    records.create_table(&table).await.unwrap();
+    let queue = QueueName::new("q").unwrap();
+    queues.create_queue(&queue, &QueueSpec::default()).await.unwrap();
+    let work = (0..200_i64).map(|n| {
+        let (queue, name) = (&queue, &table.name);
+        async move {
+            match n % 4 {
+                0 => records.insert(name, "same", number(n)).await.map(|version| version.0),
+                1 => records.update(name, "nobody", number(n), Expect::Present).await.map(|version| version.0),
+                2 => records.upsert(name, "counted", number(n)).await.map(|version| version.0),
+                _ => queues
+                    .send(queue, NewMessage::new("x").dedup_id(format!("{}", n % 3)))
+                    .await
+                    .map(|sent| u64::from(sent.duplicate)),
+            }
+        }
+    });
+    let outcomes = futures::future::join_all(work).await;
+    let of = |kind: usize| outcomes.iter().skip(kind).step_by(4);
+    assert_eq!(of(0).filter(|outcome| outcome.is_ok()).count(), 1);
+    assert!(of(0).filter_map(|outcome| outcome.as_ref().err()).all(|error| error.kind() == ErrorKind::AlreadyExists));
+    assert!(of(1).all(|outcome| outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)));
+    let mut versions: Vec<u64> = of(2).map(|outcome| *outcome.as_ref().unwrap()).collect();
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=50).collect::<Vec<_>>());
+    assert_eq!(of(3).filter(|outcome| *outcome.as_ref().unwrap() == 0).count(), 3, "one message an id");
+    let kept = records.history(&table.name, "counted").await.unwrap();
+    assert_eq!(kept.iter().map(|record| record.version.0).collect::<Vec<_>>(), [50, 49]);
 }
