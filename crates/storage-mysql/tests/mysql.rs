@@ -81,8 +81,8 @@ async fn tables_are_as_an_administrator_would_make_them(address: String) {
     let collation = collation.await.unwrap();
     assert!(["utf8mb4_nopad_bin", "utf8mb4_0900_bin"].contains(&collation.as_str()), "{collation}");
     let columns = format!(
-        "SELECT GROUP_CONCAT(CONCAT_WS(' ', column_name, REPLACE(column_type, 'bigint(20)', 'bigint'), LOWER(is_nullable), \
-         NULLIF(collation_name, '{collation}')) ORDER BY ordinal_position SEPARATOR ', ') FROM information_schema.columns \
+        "SELECT GROUP_CONCAT(CONCAT_WS(' ', CONVERT(column_name USING utf8mb4), REPLACE(CONVERT(column_type USING utf8mb4), 'bigint(20)', 'bigint'), LOWER(CONVERT(is_nullable USING utf8mb4)), \
+         IF(collation_name = '{collation}', NULL, CONVERT(collation_name USING utf8mb4))) ORDER BY ordinal_position SEPARATOR ', ') FROM information_schema.columns \
          WHERE table_schema = DATABASE() AND table_name = 'orders'"
     );
     assert_eq!(

@@ -11,15 +11,16 @@ use crate::{Dialect, EXPIRES_AT, Table};
 const INDEX_BYTES: usize = 3_072;
 /// How many characters a text in an index has at most: all of its bytes.
 const INDEX_CHARS: usize = INDEX_BYTES / 4;
+/// How many characters, or where there are two texts, bytes, a part of a key has.
+const KEY_CHARS: usize = 512;
 /// How many bytes a column that is neither text nor bytes takes of an index at most.
 const FIXED: usize = 16;
 
 impl Table {
     /// Two texts as long as keys may be have room in an index as bytes alone.
     pub(crate) fn key_type_mysql(&self, kind: ColumnType) -> Cow<'static, str> {
-        let texts = self.schema().key_columns().filter(|key| key.kind.column_type() == ColumnType::Text).count();
         match kind {
-            ColumnType::Text if texts > 1 => "varbinary(512)".into(),
+            ColumnType::Text if self.key_texts() > 1 => "varbinary(512)".into(),
             ColumnType::Text => "varchar(512)".into(),
             kind => Dialect::MySql.column_type(kind, true).into(),
         }
@@ -40,18 +41,24 @@ impl Table {
         unique.map(|index| self.room(index)).min().unwrap_or(INDEX_CHARS)
     }
 
-    /// How many characters each text of an index can have.
+    /// How many characters each declared text of an index can have.
     fn room(&self, index: &Index) -> usize {
-        let kinds = || index.columns.iter().filter_map(|column| self.kind(column));
-        let texts = kinds().filter(|kind| *kind == ColumnType::Text).count();
-        let others: usize = kinds()
-            .map(|kind| match kind {
-                ColumnType::Text => 0,
-                ColumnType::Bytes => INDEX_CHARS + 2,
-                _ => FIXED,
-            })
-            .sum();
+        let (mut texts, mut others) = (0_usize, 0_usize);
+        for column in &index.columns {
+            let key = self.schema().key_columns().find(|key| key.name == *column);
+            match key.map_or_else(|| self.kind(column), |key| Some(key.kind.column_type())) {
+                Some(ColumnType::Text) if key.is_none() => texts += 1,
+                Some(ColumnType::Text) => others += KEY_CHARS * if self.key_texts() > 1 { 1 } else { 4 },
+                Some(ColumnType::Bytes) => others += INDEX_CHARS + 2,
+                _ => others += FIXED,
+            }
+        }
         (INDEX_BYTES.saturating_sub(others) / 4 / texts.max(1)).clamp(1, INDEX_CHARS)
+    }
+
+    /// How many parts of the key are texts.
+    fn key_texts(&self) -> usize {
+        self.schema().key_columns().filter(|key| key.kind.column_type() == ColumnType::Text).count()
     }
 
     /// The columns of an index. Where it has no room for all of a text it orders by its beginning, if it is not unique. The key stands behind them anyway.
@@ -59,7 +66,8 @@ impl Table {
         let room = self.room(index);
         let column = |name: &ColumnName| {
             let quoted = Dialect::MySql.quote(name.as_str());
-            let cut = !index.unique && self.kind(name) == Some(ColumnType::Text) && self.chars(name) > room;
+            let is_text = self.schema().column(name.as_str()).is_some_and(|column| column.kind == ColumnType::Text);
+            let cut = !index.unique && is_text && self.chars(name) > room;
             if cut { format!("{quoted} ({room})") } else { quoted }
         };
         index.columns.iter().map(column).collect::<Vec<_>>().join(", ")

@@ -6,6 +6,7 @@ pub(crate) mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
@@ -134,6 +135,8 @@ impl Raw {
 
     /// How many of them do something, or have a transaction open.
     pub(crate) async fn busy(&mut self, url: &str) -> i64 {
+        // The server shows transactions as they were when somebody looked last, unless nobody has for 0.1 s.
+        tokio::time::sleep(Duration::from_millis(150)).await;
         let database = url.rsplit('/').next().unwrap();
         let busy = "SELECT COUNT(*) FROM information_schema.processlist p LEFT JOIN information_schema.innodb_trx t ON t.trx_mysql_thread_id = p.id";
         self.number(&format!("{busy} WHERE p.db = '{database}' AND (p.command <> 'Sleep' OR t.trx_id IS NOT NULL)")).await
