@@ -35,9 +35,14 @@ enum Install {
     Pip(&'static [&'static str]),
     /// npm packages.
     Npm(&'static [&'static str]),
+    /// A Debian package of a newer suite with all that it needs, unpacked apart from the system, and a program in it.
+    Unpacked { suite: &'static str, package: &'static str, program: &'static str },
     /// A program from crates.io, at this version.
     Cargo(&'static str, &'static str),
 }
+
+/// Unpacks a package: `sh -c UNPACK unpack FOLDER TOOLS SUITE PACKAGE PROGRAM`.
+const UNPACK: &str = include_str!("unpack.sh");
 
 /// What tests use beyond Rust, in the order in which it has to be installed.
 const TEST_TOOLS: &[Tool] = &[
@@ -149,6 +154,21 @@ const TEST_TOOLS: &[Tool] = &[
         detect: &["sh", "-c", "ls /usr/lib/postgresql/*/bin/initdb && psql --version"],
         // Its service, where the system starts one, is in nobody's way.
         install: Install::Apt(&["postgresql"]),
+    },
+    Tool {
+        name: "MariaDB",
+        purpose: "servers on ports of their own",
+        wanted_by: "storage-mysql",
+        detect: &["sh", "-c", "PATH=$PATH:/usr/sbin; mariadbd --version && command -v mariadb-install-db"],
+        // Its service, where the system starts one, is in nobody's way.
+        install: Install::Apt(&["mariadb-server"]),
+    },
+    Tool {
+        name: "MySQL",
+        purpose: "the other server, which Debian has in its newest suite alone",
+        wanted_by: "storage-mysql",
+        detect: &["mysqld-unpacked", "--version"],
+        install: Install::Unpacked { suite: "sid", package: "mysql-server-core", program: "usr/sbin/mysqld" },
     },
     Tool {
         name: "openssl",
@@ -272,6 +292,11 @@ fn commands(workspace: &Workspace, install: &Install, root: bool) -> Vec<Command
             npm.args(*packages);
             vec![npm]
         }
+        Install::Unpacked { suite, package, program } => {
+            let folder = tools.join(package);
+            let words = [folder.as_os_str(), tools.as_os_str()].map(|word| word.to_string_lossy().into_owned());
+            vec![command("sh", &["-c", UNPACK, "unpack", &words[0], &words[1], suite, package, program], None)]
+        }
         Install::Cargo(name, version) => {
             let build = tools.join("build");
             let mut cargo = workspace.cargo();
@@ -322,6 +347,8 @@ mod tests {
         let expected = ["python3 -m venv /w/target/tools/python", "/w/target/tools/python/bin/pip install --quiet x"];
         assert_eq!(lines(&Install::Pip(&["x"]), true), expected);
         assert_eq!(lines(&Install::Pip(&[]), true), expected[..1]);
+        let unpacked = Install::Unpacked { suite: "sid", package: "p", program: "usr/sbin/x" };
+        assert!(lines(&unpacked, true)[0].ends_with("unpack /w/target/tools/p /w/target/tools sid p usr/sbin/x"));
         let cargo = lines(&Install::Cargo("t", "1.2.3"), true);
         assert!(
             cargo[0].ends_with(

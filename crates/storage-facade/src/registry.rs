@@ -19,7 +19,7 @@ const KNOWN: [(&[&str], Option<&str>); 15] = [
     (&["fs", "file"], Some("fs")),
     (&["memory"], Some("memory")),
     (&["postgres", "postgresql"], Some("postgres")),
-    (&["mysql", "mariadb"], None),
+    (&["mysql", "mariadb"], Some("mysql")),
     (&["s3", "s3a"], Some("s3")),
     (&["az", "azure", "abfs", "abfss"], Some("azure")),
     (&["gs", "gcs"], Some("gcp")),
@@ -64,6 +64,8 @@ impl Default for Registry {
         registry.register(Arc::new(storage_redis::RedisDriver));
         #[cfg(feature = "postgres")]
         registry.register(Arc::new(storage_postgres::PostgresDriver));
+        #[cfg(feature = "mysql")]
+        registry.register(Arc::new(storage_mysql::MysqlDriver));
         registry
     }
 }

@@ -2,17 +2,16 @@
 
 use std::sync::{Arc, OnceLock};
 
+use crate::row::Row;
 use chrono::{DateTime, Utc};
 use storage_core::{Delivery, Receive, Result, clock};
-use tokio_postgres::Row;
+use storage_sql::row;
+use storage_sql::server::{Queue, new_lease, read_message, receipt_for};
 
 use crate::bind::Param;
 use crate::connection::{Connection, Step};
 use crate::error::{OrExplain as _, PgResult};
-use crate::messages;
-use crate::queues::{DUE, Queue};
-use crate::receipts::{new_lease, receipt_for};
-use crate::row;
+use crate::queues::DUE;
 
 /// Leases the next messages, unless time has changed something that is to be written down first: $8 says which of that matters. Yields that, and with it each
 /// message. What others are just taking is passed over.
@@ -88,7 +87,7 @@ impl Claim {
         let mut deliveries = Vec::with_capacity(rows.len());
         for found in rows {
             let Some(id) = found.try_get::<_, Option<i64>>(1).or_explain()? else { continue };
-            let message = messages::read(found, 1)?;
+            let message = read_message(found, 1)?;
             deliveries.push((id, Delivery { message, receipt: receipt_for(id, self.lease), leased_until: self.leased_until }));
         }
         // The rows of an UPDATE come in whatever order.

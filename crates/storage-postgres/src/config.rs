@@ -6,15 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 use storage_core::{BackendInfo, Backends, Clock, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces};
+use storage_sql::server::{check_connect_timeout, check_pool_size, check_timeout};
 use tokio_postgres::config::Host;
 
 use crate::PostgresStore;
 
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-const DEFAULT_CONNECT_TIMEOUT: u64 = 5;
-const MAX_CONNECT_TIMEOUT: u64 = 300;
-const DEFAULT_CONNECTIONS: u32 = 8;
-const MAX_CONNECTIONS: u32 = 256;
 /// How long a connection without traffic lives before the system asks whether the other side is still there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// PostgreSQL cuts longer names.
@@ -136,7 +132,7 @@ pub(crate) struct Settings {
     pub(crate) schema: Option<String>,
     pub(crate) tls: TlsMode,
     pub(crate) root_certificates: Option<String>,
-    pub(crate) connections: u32,
+    pub(crate) connections: usize,
     pub(crate) timeout: Duration,
     pub(crate) connect_timeout: Duration,
     synchronous_commit: Option<SynchronousCommit>,
@@ -154,22 +150,11 @@ impl Settings {
         if let Some(password) = &options.password {
             server.password(password.expose());
         }
-        let connections = config.pool_size.unwrap_or(DEFAULT_CONNECTIONS);
-        if !(2..=MAX_CONNECTIONS).contains(&connections) {
-            return Err(Error::config(format!("pool_size = {connections}: use 2 to {MAX_CONNECTIONS}")));
-        }
-        let connect = options.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT);
-        if !(1..=MAX_CONNECT_TIMEOUT).contains(&connect) {
-            return Err(Error::config(format!("connect_timeout = {connect}: use 1 to {MAX_CONNECT_TIMEOUT} seconds")));
-        }
-        let timeout = config.timeout.unwrap_or(DEFAULT_TIMEOUT);
-        if timeout.is_zero() {
-            return Err(Error::config("a timeout of zero: no call could ever be answered"));
-        }
+        let (connections, timeout) = (check_pool_size(config)?, check_timeout(config)?);
         if let Some(schema) = options.schema.as_ref().filter(|s| s.is_empty() || s.len() > MAX_NAME || s.contains('\0')) {
             return Err(Error::config(format!("schema = {schema:?}: a name of 1 to {MAX_NAME} bytes")));
         }
-        let (tls, connect_timeout) = (tls_mode(&options)?, Duration::from_secs(connect));
+        let (tls, connect_timeout) = (tls_mode(&options)?, check_connect_timeout(options.connect_timeout)?);
         server.application_name(options.application_name.as_deref().unwrap_or("storage"));
         server.connect_timeout(connect_timeout).keepalives(true).keepalives_idle(KEEPALIVE);
         server.tcp_user_timeout(timeout.max(Duration::from_secs(1)));

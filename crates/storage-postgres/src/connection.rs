@@ -10,7 +10,9 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use storage_core::{Error, Result};
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::{Client, Statement};
+
+use crate::row::Row;
 
 use crate::bind::Param;
 use crate::config::Settings;
@@ -99,7 +101,7 @@ impl Connection {
 
     /// The rows of a statement that is prepared.
     pub(crate) async fn rows(&self, statement: &Statement, parameters: Vec<Param<'_>>) -> PgResult<Vec<Row>> {
-        self.client.query_raw(statement, parameters).await?.try_collect().await
+        self.client.query_raw(statement, parameters).await?.map_ok(Row).try_collect().await
     }
 
     /// Statements without parameters.

@@ -1,13 +1,12 @@
 //! Earlier versions of records, as JSON, in a table of their own.
 
-use storage_core::{Error, Fields, Key, Record, Result, SchemaChange, TableName, part_value};
-use storage_sql::{Dialect, SqlValue, json_text};
-use tokio_postgres::Row;
+use storage_core::{Key, Record, Result, SchemaChange, TableName};
+use storage_sql::server::{history_fields, history_key};
+use storage_sql::{Dialect, SqlValue, json_text, row};
 
 use crate::bind::Param;
 use crate::connection::Connection;
 use crate::error::OrExplain as _;
-use crate::row;
 
 /// Keeps versions that were just written, in their order.
 pub(crate) const KEEP: &str = "INSERT INTO _storage_history (table_name, key, version, updated_at, expires_at, fields) \
@@ -27,7 +26,7 @@ pub(crate) fn columns(versions: &[(&TableName, &Record)]) -> Result<Vec<Param<'s
     let fields = versions.iter().map(|(_, record)| Ok(SqlValue::Json(json_text(Dialect::Postgres, &record.fields)?.into())));
     Ok(vec![
         Param::Many(versions.iter().map(|(table, _)| text(table.to_string())).collect()),
-        Param::Many(versions.iter().map(|(_, record)| text(key_text(&record.key))).collect()),
+        Param::Many(versions.iter().map(|(_, record)| text(history_key(&record.key))).collect()),
         Param::integers(versions.iter().map(|(_, record)| row::number(record.version))),
         Param::times(versions.iter().map(|(_, record)| Some(record.updated_at))),
         Param::times(versions.iter().map(|(_, record)| record.expires_at)),
@@ -36,30 +35,8 @@ pub(crate) fn columns(versions: &[(&TableName, &Record)]) -> Result<Vec<Param<'s
 }
 
 pub(crate) fn trim<'a>(table: &'a TableName, keys: impl Iterator<Item = &'a Key>, limit: u32) -> Vec<Param<'a>> {
-    let keys = keys.map(|key| SqlValue::Text(key_text(key).into())).collect();
+    let keys = keys.map(|key| SqlValue::Text(history_key(key).into())).collect();
     vec![table.as_str().into(), Param::Many(keys), i64::from(limit).into()]
-}
-
-/// The key as JSON: a text, a number, or an array of both parts.
-pub(crate) fn key_text(key: &Key) -> String {
-    match &key.partition {
-        None => part_value(&key.id).to_string(),
-        Some(partition) => serde_json::Value::Array(vec![part_value(partition), part_value(&key.id)]).to_string(),
-    }
-}
-
-pub(crate) fn version(found: &Row, key: &Key) -> Result<Record> {
-    let updated_at = row::time(found, 1)?.ok_or_else(|| Error::corrupt("a version in `_storage_history` has no time"))?;
-    let (version, expires_at) = (row::version(found, 0)?, row::time(found, 2)?);
-    Ok(Record { key: key.clone(), version, updated_at, expires_at, fields: fields(found, 3)? })
-}
-
-fn fields(found: &Row, column: usize) -> Result<Fields> {
-    match row::value(found, column)? {
-        SqlValue::Json(text) => serde_json::from_str(&text)
-            .map_err(|e| Error::corrupt(format!("a version in `_storage_history` can't be read: {e}")).with_source(e)),
-        _ => Err(Error::corrupt("a version in `_storage_history` has no fields")),
-    }
 }
 
 /// Brings the kept versions of a table in line with a change of its schema.
@@ -73,7 +50,7 @@ pub(crate) async fn alter(connection: &Connection, table: &TableName, change: &S
         last = end.try_get(0).or_explain()?;
         let (mut numbers, mut changed) = (Vec::new(), Vec::new());
         for found in &rows {
-            let mut fields = fields(found, 1)?;
+            let mut fields = history_fields(found, 1)?;
             change.apply_to_fields(&mut fields);
             numbers.push(found.try_get(0).or_explain()?);
             changed.push(SqlValue::Json(json_text(Dialect::Postgres, &fields)?.into()));

@@ -52,16 +52,13 @@
 //! `timestamptz`, `jsonb`, `bytea`; see [`storage_sql`]). Tables that begin with `_storage` are ours; comments say what they hold. Whatever else is there is left alone.
 //! Views, grants, and constraints and indexes of your own are fine; change columns by `alter_table` alone.
 
-mod apply;
 mod bind;
 mod catalog;
 mod changes;
 mod claim;
-mod commit;
 mod config;
 mod connection;
 mod error;
-mod handle;
 mod history;
 mod layout;
 mod maintenance;
@@ -79,7 +76,6 @@ mod shared;
 mod statements;
 mod store;
 mod tables;
-mod time;
 mod tls;
 mod write;
 

@@ -1,53 +1,29 @@
 //! What is done every now and then by every open store: removing what has expired, and comparing the clocks.
 
-use std::sync::Weak;
-use std::time::Duration;
-
 use storage_core::Result;
 
 use crate::bind::Param;
-use crate::catalog::Entry;
+use crate::catalog::{self, Entry};
 use crate::connection::Connection;
 use crate::error::OrExplain as _;
 use crate::shared::Shared;
 
-/// How often it is done.
-const EVERY: Duration = Duration::from_secs(30);
 /// How many rows one step removes.
 const STEP: i64 = 500;
 /// How many steps one round takes in a table at most.
 const STEPS: usize = 20;
 
-/// Until the store is closed.
-pub(crate) async fn run(shared: Weak<Shared>) {
-    loop {
-        let Some(strong) = shared.upgrade() else { return };
-        {
-            let end = strong.end.notified();
-            if strong.is_closed() {
-                return;
-            }
-            // Processes that were started together need not do it together.
-            let wait = EVERY + Duration::from_millis(strong.time.now().timestamp_micros().unsigned_abs() % 5_000);
-            tokio::select! { () = end => return, () = tokio::time::sleep(wait) => {} }
-        }
-        if let Err(error) = round(&strong).await {
-            // Nobody waits for an answer: what goes wrong here goes wrong in the next call too, which says so.
-            tracing::debug!(%error, "maintenance of the database was put off");
-        }
-    }
-}
-
-async fn round(shared: &Shared) -> Result<()> {
+/// Does it, once.
+pub(crate) async fn round(shared: &Shared) -> Result<()> {
     let lent = shared.lend().await?;
     let done = shared.in_time(sweep_all(shared, &lent)).await?;
     lent.done(done)
 }
 
 async fn sweep_all(shared: &Shared, connection: &Connection) -> Result<()> {
-    shared.time.adjust(connection).await?;
-    let catalog = shared.catalog.get(connection).await?;
-    for entry in catalog.all() {
+    shared.adjust(connection).await?;
+    let tables = catalog::get(&shared.catalog, connection).await?;
+    for entry in tables.all() {
         sweep(shared, connection, entry).await?;
     }
     let forget = "DELETE FROM _storage_dedup WHERE ctid = ANY (ARRAY(SELECT ctid FROM _storage_dedup WHERE until <= $1 LIMIT $2 FOR UPDATE \

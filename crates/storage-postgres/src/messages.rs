@@ -3,20 +3,17 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
-use storage_core::{Attributes, Count, Error, Message, MessageId, QueueStats, Result, clock};
+use chrono::{DateTime, Utc};
+use storage_core::{Result, clock};
 use storage_sql::SqlValue;
-use tokio_postgres::Row;
+use storage_sql::server::{DELAYED, Outgoing, Queue, READY, sent, write_attributes};
 
-use crate::apply::{Outcome, Outgoing};
 use crate::bind::Param;
+use crate::changes::Outcome;
 use crate::connection::Connection;
 use crate::error::OrExplain as _;
-use crate::queues::{DELAYED, Queue, READY};
-use crate::row;
 
-/// The columns that [`read`] reads, in its order.
+/// The columns of a message, in the order in which it is read.
 pub(crate) const COLUMNS: &str = "id, priority, deliveries, enqueued_at, expires_at, content_type, attributes, body";
 
 pub(crate) const INSERT: &str = "INSERT INTO _storage_messages (id, lane, priority, state, deliveries, lease, visible_at, enqueued_at, expires_at, content_type, \
@@ -45,11 +42,6 @@ pub(crate) fn columns<'o>(outcomes: &'o [Outcome<'_>], now: DateTime<Utc>) -> Re
         Param::Many(attributes),
         Param::Many(all.iter().map(|m| SqlValue::Bytes(Cow::Borrowed(m.message.body.as_ref()))).collect()),
     ]))
-}
-
-/// The messages of works that take effect.
-pub(crate) fn sent<'o, 'w>(outcomes: &'o [Outcome<'w>]) -> impl Iterator<Item = &'o Outgoing<'w>> {
-    outcomes.iter().filter(|outcome| outcome.failed.is_none()).flat_map(|outcome| &outcome.messages)
 }
 
 /// Writes down the dedup ids, and notes which messages are duplicates.
@@ -97,40 +89,6 @@ pub(crate) async fn remember(connection: &Connection, outcomes: &mut [Outcome<'_
     Ok(())
 }
 
-pub(crate) fn id_of(id: i64) -> MessageId {
-    MessageId(id.to_string())
-}
-
-/// Attributes as they are stored: a JSON object, NULL without any.
-pub(crate) fn write_attributes(attributes: &Attributes) -> Result<SqlValue<'static>> {
-    if attributes.is_empty() { Ok(SqlValue::Null) } else { Ok(SqlValue::Json(serde_json::to_string(attributes)?.into())) }
-}
-
-fn read_attributes(value: SqlValue<'_>) -> Result<Attributes> {
-    match value {
-        SqlValue::Null => Ok(Attributes::new()),
-        SqlValue::Json(text) => serde_json::from_str(&text)
-            .map_err(|e| Error::corrupt(format!("a message's attributes can't be read: {e}")).with_source(e)),
-        _ => Err(Error::corrupt("a message's attributes are no JSON")),
-    }
-}
-
-/// The message in the columns of [`COLUMNS`], which begin at `at`.
-pub(crate) fn read(found: &Row, at: usize) -> Result<Message> {
-    let strange = || Error::corrupt("a row of `_storage_messages` was not written by this toolkit");
-    let (priority, deliveries): (i16, i32) = (found.try_get(at + 1).or_explain()?, found.try_get(at + 2).or_explain()?);
-    Ok(Message {
-        id: id_of(found.try_get(at).or_explain()?),
-        priority: u8::try_from(priority).map_err(|_| strange())?,
-        deliveries: u32::try_from(deliveries).map_err(|_| strange())?,
-        enqueued_at: row::time(found, at + 3)?.ok_or_else(strange)?,
-        expires_at: row::time(found, at + 4)?,
-        content_type: found.try_get(at + 5).or_explain()?,
-        attributes: read_attributes(row::value(found, at + 6)?)?,
-        body: Bytes::copy_from_slice(found.try_get::<_, &[u8]>(at + 7).or_explain()?),
-    })
-}
-
 /// Up to so many ready messages of a lane, in the order in which they would be received.
 pub(crate) fn peek_sql() -> String {
     format!("SELECT {COLUMNS} FROM _storage_messages WHERE lane = $1 AND state = 0 ORDER BY priority DESC, id LIMIT $2")
@@ -141,17 +99,7 @@ pub(crate) const STATS: &str = "SELECT count(*) FILTER (WHERE lane = $1 AND stat
                                 count(*) FILTER (WHERE lane = $1 AND state = 1), count(*) FILTER (WHERE lane <> $1), \
                                 min(enqueued_at) FILTER (WHERE lane = $1) FROM _storage_messages WHERE lane = ANY ($2::bigint[])";
 
-pub(crate) fn stats(found: &Row) -> Result<QueueStats> {
-    let count = |column| found.try_get::<_, i64>(column).or_explain().map(|n| Count::Exact(n.unsigned_abs()));
-    Ok(QueueStats { ready: count(0)?, delayed: count(1)?, leased: count(2)?, dead: count(3)?, oldest: row::time(found, 4)? })
-}
-
 pub(crate) fn stats_values(queue: &Queue) -> Vec<Param<'static>> {
     let lanes = if queue.dead { vec![queue.lane()] } else { vec![queue.home(), queue.letters()] };
     vec![queue.lane().into(), Param::integers(lanes)]
-}
-
-/// A duration in microseconds, as it is stored.
-pub(crate) fn micros(duration: std::time::Duration) -> i64 {
-    TimeDelta::from_std(duration).ok().and_then(|d| d.num_microseconds()).unwrap_or(i64::MAX)
 }

@@ -3,7 +3,7 @@
 //! Notices are sent once their messages are committed, in a statement of their own: within the transaction, the server would commit those that notify one
 //! after the other. A program that dies in between has told nobody, so who waits looks by itself every now and then.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -11,20 +11,17 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use storage_core::Result;
 use storage_sql::SqlValue;
+use storage_sql::server::Lanes;
 use tokio::sync::Notify;
 use tokio_postgres::AsyncMessage;
 
-use crate::apply::Outcome;
 use crate::bind::Param;
 use crate::config::Settings;
 use crate::error::{OrExplain as _, explain_connecting, unreachable};
-use crate::messages;
 use crate::shared::Shared;
 use crate::statements::quote;
 use crate::tls::Tls;
 
-/// How many waiting receivers one piece of news wakes at most; each that finds as much as it takes wakes the next.
-const WAKE: usize = 16;
 /// How often, at most, other processes are told.
 const GAP: Duration = Duration::from_millis(2);
 /// How long after a failed connection the next is tried.
@@ -35,7 +32,7 @@ const MAX_LANES: usize = 256;
 /// News of messages, within this process and from others.
 #[derive(Debug, Default)]
 pub(crate) struct News {
-    lanes: Mutex<HashMap<i64, Arc<Notify>>>,
+    pub(crate) lanes: Lanes,
     /// Lanes that other processes are to hear of.
     untold: Mutex<BTreeSet<i64>>,
     to_tell: Notify,
@@ -46,47 +43,16 @@ pub(crate) struct News {
 }
 
 impl News {
-    /// What tells of news in a lane.
-    pub(crate) fn of(&self, lane: i64) -> Arc<Notify> {
-        Arc::clone(self.lanes.lock().unwrap_or_else(PoisonError::into_inner).entry(lane).or_default())
-    }
-
     /// True where other processes' news arrive.
     pub(crate) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Acquire)
     }
 
-    /// Tells who waits for the lane in this process.
-    pub(crate) fn wake(&self, lane: i64, count: usize) {
-        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(notify) = lanes.get(&lane) else { return };
-        for _ in 0..count.min(WAKE) {
-            notify.notify_one();
-        }
-    }
-
     /// Tells who waits for the lane, here and elsewhere.
     pub(crate) fn announce(&self, lane: i64, count: usize) {
-        self.wake(lane, count);
+        self.lanes.wake(lane, count);
         self.untold.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
         self.to_tell.notify_one();
-    }
-
-    /// The same for messages that were just sent.
-    pub(crate) fn announce_sent(&self, outcomes: &[Outcome<'_>]) {
-        let mut lanes: HashMap<i64, usize> = HashMap::new();
-        for outgoing in messages::sent(outcomes).filter(|m| m.duplicate_of.is_none()) {
-            // Also of a delayed one alone: who waits has to know until when.
-            *lanes.entry(outgoing.queue.lane()).or_insert(0) += usize::from(outgoing.message.delay.is_zero());
-        }
-        lanes.into_iter().for_each(|(lane, count)| self.announce(lane, count.max(1)));
-    }
-
-    /// Wakes everybody.
-    pub(crate) fn announce_all(&self) {
-        for notify in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            notify.notify_waiters();
-        }
     }
 
     /// Lets go of the connection.
@@ -94,7 +60,7 @@ impl News {
         self.closed.store(true, Ordering::Release);
         self.end.notify_waiters();
         self.end.notify_one();
-        self.announce_all();
+        self.lanes.wake_all();
     }
 
     /// Starts telling and listening, once.
@@ -119,7 +85,7 @@ async fn keep_connected(shared: Weak<Shared>) {
             return;
         }
         // Who waits looks by itself meanwhile.
-        strong.news.announce_all();
+        strong.news.lanes.wake_all();
         drop(strong);
         tokio::time::sleep(AGAIN).await;
     }
@@ -144,7 +110,7 @@ async fn live(shared: &Weak<Shared>, settings: &Settings, tls: Tls, schema: &str
         if let Some(shared) = shared.upgrade() {
             shared.news.connected.store(true, Ordering::Release);
             // What was sent before the first notice arrives.
-            shared.news.announce_all();
+            shared.news.lanes.wake_all();
         }
         loop {
             let Some(lanes) = next_to_tell(shared).await else { return Ok(()) };
@@ -190,5 +156,5 @@ async fn next_to_tell(shared: &Weak<Shared>) -> Option<Vec<i64>> {
 /// Wakes who waits for what another process tells of; also for one's own, which changes nothing.
 fn hear(shared: &Weak<Shared>, lanes: &str) {
     let Some(shared) = shared.upgrade() else { return };
-    lanes.split(' ').filter_map(|lane| lane.parse().ok()).for_each(|lane| shared.news.wake(lane, WAKE));
+    lanes.split(' ').filter_map(|lane| lane.parse().ok()).for_each(|lane| shared.news.lanes.wake(lane, usize::MAX));
 }

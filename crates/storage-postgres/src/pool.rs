@@ -43,10 +43,9 @@ impl ConnectionPool {
     pub(crate) fn new(settings: &Settings) -> Result<Self> {
         let tls = tls::make(settings)?;
         let manager = Connections { settings: settings.clone(), tls: tls.clone() };
-        let connections = usize::try_from(settings.connections).unwrap_or(usize::MAX);
         // Connecting has a limit of its own.
         let timeouts = Timeouts { wait: Some(settings.timeout), create: None, recycle: None };
-        let pool = Pool::builder(manager).max_size(connections).timeouts(timeouts).runtime(Runtime::Tokio1).build();
+        let pool = Pool::builder(manager).max_size(settings.connections).timeouts(timeouts).runtime(Runtime::Tokio1).build();
         let pool = pool.map_err(|e| Error::internal(format!("no pool can be made: {e}")))?;
         Ok(Self { pool, settings: settings.clone(), tls })
     }

@@ -3,26 +3,24 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use crate::row::Row;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use storage_core::{
-    BackendInfo, Delivery, Error, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
-    QueueStats, Receipt, Receive, Result, Sent,
+    BackendInfo, Delivery, Message, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec, QueueStats,
+    Receipt, Receive, Result, Sent,
 };
+use storage_sql::server::{Deletion, Queue, Work, commit, home, read_message, read_stats, until};
 use tokio::time::{Instant, sleep};
-use tokio_postgres::Row;
 
 use crate::claim::{Claim, Claimed, Outlook, outlook};
-use crate::commit::{Answer, Work, commit};
 use crate::connection::{Connection, Step};
 use crate::error::{OrExplain as _, explain};
-use crate::handle::Handle;
-use crate::queues::{self, FIND, Queue};
-use crate::receipts::{Deletion, Update, bury};
-use crate::shared::Shared;
-use crate::time::until;
-use crate::{messages, receipts};
+use crate::messages;
+use crate::queues::{self, FIND};
+use crate::receipts::{self, Update, bury};
+use crate::shared::{Handle, Shared};
 
 /// How often a waiting receiver looks by itself: what a program has sent that died before it told anybody.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -61,7 +59,7 @@ impl PostgresQueue {
         let Ok(shared) = self.handle.open() else { return Ok(false) };
         shared.news.start(shared);
         let (queue, _) = look_ahead(shared, name).await?;
-        let news = shared.news.of(queue.lane());
+        let news = shared.news.lanes.of(queue.lane());
         // Enabled before looking again: news in between is not lost.
         let mut notified = pin!(news.notified());
         notified.as_mut().enable();
@@ -114,7 +112,7 @@ fn announce(shared: &Shared, news: &[(i64, usize)]) {
 
 /// Brings a queue up to the present. Answers in which lanes how many messages have become ready.
 async fn settle(connection: &Connection, queue: &Queue, name: &QueueName, now: DateTime<Utc>) -> Result<Vec<(i64, usize)>> {
-    let home = queues::home(name);
+    let home = home(name);
     let steps = queues::settle(connection, queue, home.as_str(), now).await.or_explain()?;
     let lanes = [queue.home(), queue.letters(), queue.letters(), queue.letters()];
     let rows = connection.pipeline("", steps, "").await.map_err(|(_, error)| explain(error))?;
@@ -143,7 +141,7 @@ impl<'a> About<'a> {
     async fn step(&self, connection: &Connection, queue: &Queue, name: &QueueName, now: DateTime<Utc>) -> Result<Step<'a>> {
         match self {
             Self::Claim(claim, request, anyway) => claim.step(connection, queue, request, now, *anyway).await.or_explain(),
-            Self::Delete(deletion) => deletion.step(connection, queue, now).await.or_explain(),
+            Self::Delete(deletion) => receipts::remove(deletion, connection, queue, now).await.or_explain(),
             Self::Update(update, change) => update.step(connection, queue, change, now).await,
             Self::Bury(receipt, reason) => bury(connection, queue, name, receipt, reason, now).await,
         }
@@ -158,21 +156,21 @@ async fn about(
     what: About<'_>,
     now: DateTime<Utc>,
 ) -> Result<(Queue, Vec<Row>)> {
-    let home = queues::home(name);
-    let mut known = shared.queue(name);
+    let home = home(name);
+    let mut known = shared.queues.get(name);
     loop {
         let queue = match known {
             Some(queue) => queue,
-            None => shared.remember(name, queues::find(connection, name).await?),
+            None => shared.queues.remember(name, queues::find(connection, name).await?),
         };
         let find = (connection.prepare(&FIND.into()).await.or_explain()?, vec![home.as_str().into()]);
         let steps = vec![what.step(connection, &queue, name, now).await?, find];
         let mut answers = connection.pipeline("", steps, "").await.map_err(|(_, error)| explain(error))?;
-        let found = queues::found(name, &answers.pop().unwrap_or_default()).inspect_err(|_| shared.forget(name))?;
+        let found = queues::found(name, &answers.pop().unwrap_or_default()).inspect_err(|_| shared.queues.forget(name))?;
         if found == queue {
             return Ok((queue, answers.pop().unwrap_or_default()));
         }
-        known = Some(shared.remember(name, found));
+        known = Some(shared.queues.remember(name, found));
     }
 }
 
@@ -193,7 +191,7 @@ async fn take(shared: &Shared, connection: &Connection, name: &QueueName, reques
             Claimed::Deliveries(deliveries) => {
                 if deliveries.len() == request.max as usize {
                     // There may be more: one receiver that is woken wakes the next.
-                    shared.news.wake(queue.lane(), 1);
+                    shared.news.lanes.wake(queue.lane(), 1);
                 }
                 return Ok(deliveries);
             }
@@ -211,11 +209,6 @@ async fn take(shared: &Shared, connection: &Connection, name: &QueueName, reques
         }
     }
     Ok(Vec::new())
-}
-
-fn kib(messages: &[NewMessage]) -> u32 {
-    let bytes: usize = messages.iter().map(|m| 128 + m.body.len()).sum();
-    u32::try_from(bytes / 1_024).unwrap_or(u32::MAX)
 }
 
 #[async_trait]
@@ -259,17 +252,13 @@ impl QueueBackend for PostgresQueue {
         let lent = shared.lend().await?;
         let found = shared.in_time(queues::find(&lent, queue)).await?;
         let found = lent.done(found)?;
-        Ok(if found.dead { found.spec.max_deliveries(None) } else { found.spec })
+        Ok(found.spec())
     }
 
     async fn send(&self, queue: &QueueName, messages: Vec<NewMessage>) -> Result<Vec<Sent>> {
         let shared = self.handle.open()?;
         shared.news.start(shared);
-        let kib = kib(&messages);
-        match commit(shared, Work::Send(queue.clone(), messages), kib).await? {
-            Answer::Sent(sent) => Ok(sent),
-            Answer::Versions(_) => Err(Error::internal("a sending was answered as a batch")),
-        }
+        commit(shared, Work::Send(queue.clone(), messages)).await?.sent()
     }
 
     async fn receive(&self, queue: &QueueName, request: &Receive) -> Result<Vec<Delivery>> {
@@ -292,7 +281,7 @@ impl QueueBackend for PostgresQueue {
         let shared = self.handle.open()?;
         let deletion = Deletion::new(given);
         let (_, rows) = about_now(shared, queue, About::Delete(&deletion)).await?;
-        deletion.read(&rows)
+        Ok(deletion.answers(&receipts::left(&rows)?))
     }
 
     async fn update(&self, queue: &QueueName, receipt: &Receipt, change: &MessageUpdate) -> Result<Receipt> {
@@ -332,7 +321,7 @@ impl QueueBackend for PostgresQueue {
                     .query(&messages::peek_sql(), vec![queue.lane().into(), i64::from(max).into()])
                     .await
                     .or_explain()?;
-                rows.iter().map(|found| messages::read(found, 0)).collect()
+                rows.iter().map(|found| read_message(found, 0)).collect()
             })
         });
         peek.await
@@ -340,7 +329,7 @@ impl QueueBackend for PostgresQueue {
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
         let stats = self.settled(queue, |connection, queue, _| {
-            Box::pin(async move { messages::stats(&connection.row(messages::STATS, messages::stats_values(&queue)).await?) })
+            Box::pin(async move { read_stats(&connection.row(messages::STATS, messages::stats_values(&queue)).await?) })
         });
         stats.await
     }

@@ -1,20 +1,14 @@
 //! Queues themselves, and what time does to their messages.
 
-use std::time::Duration;
-
+use crate::row::Row;
 use chrono::{DateTime, Utc};
 use storage_core::message::dead;
 use storage_core::{Error, QueueName, QueueSpec, Result, value};
-use tokio_postgres::Row;
+use storage_sql::server::{Queue, home, micros, read_queue};
 
 use crate::bind::Param;
 use crate::connection::{Connection, Step};
 use crate::error::{OrExplain as _, PgResult};
-
-/// A message that can be received.
-pub(crate) const READY: i64 = 0;
-/// A message that was sent with a delay. 1 is one with a consumer, or given back with a delay.
-pub(crate) const DELAYED: i64 = 2;
 
 /// The queues of these names, which nobody removes until the end of the transaction.
 pub(crate) const FIND_MANY: &str =
@@ -30,59 +24,10 @@ pub(crate) const BURY: &str = "UPDATE _storage_messages SET lane = $1, state = 0
                                attributes = coalesce(attributes, '{}') || jsonb_build_object('storage-dead-reason', $5::text, \
                                'storage-dead-source', $3::text, 'storage-dead-deliveries', deliveries::text, 'storage-dead-at', $4::text)";
 
-/// A queue, or its companion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Queue {
-    pub(crate) id: i64,
-    pub(crate) spec: QueueSpec,
-    /// True for the companion that holds the dead letters.
-    pub(crate) dead: bool,
-}
-
-impl Queue {
-    /// Where the messages of this one are.
-    pub(crate) fn lane(&self) -> i64 {
-        self.home() + i64::from(self.dead)
-    }
-
-    /// Where the live messages are.
-    pub(crate) fn home(&self) -> i64 {
-        2 * self.id
-    }
-
-    /// Where the dead letters are.
-    pub(crate) fn letters(&self) -> i64 {
-        self.home() + 1
-    }
-
-    /// After so many deliveries a message is dead.
-    pub(crate) fn cap(&self) -> i64 {
-        self.spec.max_deliveries.filter(|_| !self.dead).map_or(i64::MAX, i64::from)
-    }
-}
-
-/// The name of the queue itself, also of a companion's.
-pub(crate) fn home(name: &QueueName) -> QueueName {
-    name.dead_letter_of().unwrap_or_else(|| name.clone())
-}
-
-/// The name and the queue in a row of [`FIND`].
-pub(crate) fn read(found: &Row) -> Result<(QueueName, Queue)> {
-    let strange = || Error::corrupt("a row of `_storage_queues` was not written by this toolkit");
-    let name: String = found.try_get(0).or_explain()?;
-    let cap: Option<i64> = found.try_get(2).or_explain()?;
-    let window: i64 = found.try_get(3).or_explain()?;
-    let spec = QueueSpec {
-        max_deliveries: cap.map(|cap| u32::try_from(cap).map_err(|_| strange())).transpose()?,
-        dedup_window: Duration::from_micros(u64::try_from(window).map_err(|_| strange())?),
-    };
-    Ok((QueueName::new(name)?, Queue { id: found.try_get(1).or_explain()?, spec, dead: false }))
-}
-
 /// What [`FIND`] found for that name, which may be the companion's.
 pub(crate) fn found(name: &QueueName, rows: &[Row]) -> Result<Queue> {
     let row = rows.first().ok_or_else(|| Error::not_found(format!("there is no queue `{name}`: create it first")))?;
-    Ok(Queue { dead: name.dead_letter_of().is_some(), ..read(row)?.1 })
+    Ok(read_queue(row)?.1.called(name))
 }
 
 /// The queue of that name, or the companion.
@@ -97,7 +42,7 @@ pub(crate) async fn create(connection: &Connection, name: &QueueName, spec: &Que
     let insert =
         "INSERT INTO _storage_queues (name, max_deliveries, dedup_window) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING";
     let cap = spec.max_deliveries.map_or(storage_sql::SqlValue::Null, |cap| storage_sql::SqlValue::Integer(cap.into()));
-    let values = vec![name.as_str().into(), cap.into(), crate::messages::micros(spec.dedup_window).into()];
+    let values = vec![name.as_str().into(), cap.into(), micros(spec.dedup_window).into()];
     if connection.execute(insert, values).await.or_explain()? > 0 {
         return Ok(true);
     }
@@ -112,7 +57,7 @@ pub(crate) async fn remove(connection: &Connection, name: &QueueName) -> Result<
     let select = "SELECT name, id, max_deliveries, dedup_window FROM _storage_queues WHERE name = $1 FOR UPDATE";
     let rows = connection.query(select, vec![name.as_str().into()]).await.or_explain()?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let (_, queue) = read(row)?;
+    let (_, queue) = read_queue(row)?;
     let lanes = Param::integers([queue.home(), queue.letters()]);
     connection.execute("DELETE FROM _storage_messages WHERE lane = ANY ($1::bigint[])", vec![lanes]).await.or_explain()?;
     connection.execute("DELETE FROM _storage_dedup WHERE queue = $1", vec![queue.id.into()]).await.or_explain()?;

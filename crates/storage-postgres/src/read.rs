@@ -5,17 +5,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::row::Row;
 use chrono::{DateTime, Utc};
-use storage_core::{Error, Filter, History, Key, Page, Query, Record, Result, TableName};
-use storage_sql::Statement;
-use tokio_postgres::Row;
+use storage_core::{Error, Filter, Key, Page, Query, Record, Result, TableName};
+use storage_sql::server::{history_key, history_version, keeps_history};
+use storage_sql::{Statement, row};
 
 use crate::bind::Param;
-use crate::catalog::{Catalog, Entry, GENERATION};
+use crate::catalog::{self, Catalog, Entry, GENERATION};
 use crate::connection::Connection;
 use crate::error::{OrExplain as _, PgResult, explain, is_about_schema};
 use crate::history;
-use crate::row::{self, Columns};
+use crate::row::Columns;
 use crate::shared::Shared;
 
 /// How often a read is begun anew because tables have changed meanwhile.
@@ -36,7 +37,7 @@ struct Steady<'s> {
 
 impl<'s> Steady<'s> {
     async fn new(shared: &'s Shared, connection: &'s Connection) -> Result<Self> {
-        Ok(Self { shared, connection, catalog: shared.catalog.get(connection).await?, attempts: 0 })
+        Ok(Self { shared, connection, catalog: catalog::get(&shared.catalog, connection).await?, attempts: 0 })
     }
 
     /// The answer, if it holds. `None`: it is to be asked for anew.
@@ -58,17 +59,17 @@ impl<'s> Steady<'s> {
             }
         };
         let before = self.catalog.generation;
-        self.catalog = self.shared.catalog.reload(self.connection).await?;
+        self.catalog = catalog::reload(&self.shared.catalog, self.connection).await?;
         if self.catalog.generation == before || self.attempts == ATTEMPTS { Err(error) } else { Ok(None) }
     }
 }
 
 /// One statement and the question behind it.
-async fn ask(connection: &Connection, catalog: &Catalog, sql: &Arc<str>, values: Vec<Param<'_>>) -> Answer<Vec<Row>> {
+async fn ask(connection: &Connection, tables: &Catalog, sql: &Arc<str>, values: Vec<Param<'_>>) -> Answer<Vec<Row>> {
     let steps = vec![(connection.prepare(sql).await?, values), (connection.prepare(&GENERATION.into()).await?, Vec::new())];
     let mut answers = connection.pipeline("", steps, "").await.map_err(|(_, error)| error)?;
     let generation = answers.pop().unwrap_or_default();
-    Ok(catalog.is_current(&generation).map(|current| answers.pop().filter(|_| current)))
+    Ok(catalog::generation(&generation).map(|generation| answers.pop().filter(|_| tables.is_current(generation))))
 }
 
 /// Turns what [`ask`] answered into something else.
@@ -239,12 +240,12 @@ async fn candidates(
 }
 
 /// Ends what [`candidates`] began; whether the tables are the same is asked as of the same moment.
-async fn end<T>(connection: &Connection, catalog: &Catalog, answer: Result<T>) -> Answer<T> {
+async fn end<T>(connection: &Connection, tables: &Catalog, answer: Result<T>) -> Answer<T> {
     let generation = connection.query(GENERATION, Vec::new()).await?;
     connection.batch("COMMIT").await?;
-    match catalog.is_current(&generation) {
-        Ok(true) => Ok(answer.map(Some)),
-        Ok(false) => Ok(Ok(None)),
+    match catalog::generation(&generation) {
+        Ok(generation) if tables.is_current(generation) => Ok(answer.map(Some)),
+        Ok(_) => Ok(Ok(None)),
         Err(error) => Ok(Err(error)),
     }
 }
@@ -261,17 +262,11 @@ pub(crate) async fn history(shared: &Shared, connection: &Connection, table: &Ta
 }
 
 async fn versions(connection: &Connection, catalog: &Catalog, table: &TableName, key: &Key) -> Answer<Vec<Record>> {
-    let kept = catalog.table(table).and_then(|entry| {
-        entry.schema().check_key(key)?;
-        if entry.schema().history == History::None {
-            return Err(Error::unsupported(format!("table `{table}` keeps no history: create it with `history`, or alter it")));
-        }
-        Ok(())
-    });
+    let kept = catalog.table(table).and_then(|entry| keeps_history(entry.schema(), key));
     if let Err(error) = kept {
         return Ok(Err(error));
     }
-    let text = storage_sql::SqlValue::Text(history::key_text(key).into());
+    let text = storage_sql::SqlValue::Text(history_key(key).into());
     let answer = ask(connection, catalog, &history::READ.into(), vec![table.as_str().into(), text.into()]).await?;
-    Ok(then(answer, |rows| rows.iter().map(|found| history::version(found, key)).collect()))
+    Ok(then(answer, |rows| rows.iter().map(|found| history_version(found, key)).collect()))
 }

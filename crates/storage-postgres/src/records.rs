@@ -1,16 +1,15 @@
 //! [`RecordBackend`] on PostgreSQL.
 
 use async_trait::async_trait;
-use serde_json::Value;
 use storage_core::{
-    Atomicity, BackendInfo, Batch, Fields, Key, MAX_BATCH, Page, Query, Record, RecordBackend, RecordCapabilities, Result,
-    SchemaChange, TableName, TableSchema, Version, Write,
+    Atomicity, BackendInfo, Batch, Key, MAX_BATCH, Page, Query, Record, RecordBackend, RecordCapabilities, Result, SchemaChange,
+    TableName, TableSchema, Version,
 };
+use storage_sql::server::{Work, commit};
 
-use crate::commit::{Work, commit};
 use crate::error::OrExplain as _;
-use crate::handle::Handle;
-use crate::{maintenance, read, tables, write};
+use crate::shared::Handle;
+use crate::{catalog, maintenance, read, tables};
 
 /// The tables in a [`PostgresStore`](crate::PostgresStore).
 #[derive(Debug)]
@@ -35,34 +34,6 @@ impl PostgresRecords {
             durable: handle.shared().found.durable,
         };
         Self { handle, capabilities }
-    }
-}
-
-/// How large a batch is in KiB, roughly.
-fn kib(batch: &Batch) -> u32 {
-    let bytes: usize = batch
-        .writes
-        .iter()
-        .map(|write| match write {
-            Write::Put { fields, .. } | Write::Merge { fields, .. } => 64 + size(fields),
-            Write::Enqueue { message, .. } => 128 + message.body.len(),
-            Write::Delete { .. } | Write::Check { .. } => 64,
-        })
-        .sum();
-    u32::try_from(bytes / 1_024).unwrap_or(u32::MAX)
-}
-
-fn size(fields: &Fields) -> usize {
-    fields.iter().map(|(name, value)| name.len() + value_size(value)).sum()
-}
-
-fn value_size(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 16,
-        Value::String(text) => 16 + text.len(),
-        // Values are at most 100 deep.
-        Value::Array(items) => 16 + items.iter().map(value_size).sum::<usize>(),
-        Value::Object(fields) => 16 + size(fields),
     }
 }
 
@@ -100,7 +71,7 @@ impl RecordBackend for PostgresRecords {
     async fn tables(&self) -> Result<Vec<TableSchema>> {
         let shared = self.handle.open()?;
         let lent = shared.lend().await?;
-        let catalog = shared.in_time(shared.catalog.reload(&lent)).await?;
+        let catalog = shared.in_time(catalog::reload(&shared.catalog, &lent)).await?;
         lent.done(catalog).map(|catalog| catalog.schemas())
     }
 
@@ -129,8 +100,8 @@ impl RecordBackend for PostgresRecords {
         let shared = self.handle.open()?;
         let lent = shared.lend().await?;
         let sweep = async {
-            let catalog = shared.catalog.reload(&lent).await?;
-            maintenance::sweep(shared, &lent, catalog.table(&query.table)?).await
+            let tables = catalog::reload(&shared.catalog, &lent).await?;
+            maintenance::sweep(shared, &lent, tables.table(&query.table)?).await
         };
         let swept = shared.in_time(sweep).await?;
         lent.done(swept)
@@ -141,8 +112,7 @@ impl RecordBackend for PostgresRecords {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let kib = kib(&batch);
-        write::versions(commit(shared, Work::Batch(batch.writes), kib).await?)
+        commit(shared, Work::Batch(batch.writes)).await?.versions()
     }
 
     async fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Record>> {

@@ -1,27 +1,26 @@
 //! An open store: what its handles share.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
-use storage_core::{BackendInfo, Error, QueueName, Result};
-use tokio::sync::Notify;
+use storage_core::{BackendInfo, Error, Result};
+use storage_sql::server::{
+    self, Committer, Group, KnownQueues, Maintained, SharedCatalog, Time, Users, Work, Written, late, maintain,
+};
 
-use crate::catalog::SharedCatalog;
-use crate::commit::Committer;
 use crate::config::Settings;
 use crate::connection::{Connection, Lending};
+use crate::error::OrExplain as _;
 use crate::layout::{self, Found};
-use crate::maintenance;
 use crate::news::News;
 use crate::pool::ConnectionPool;
-use crate::queues::Queue;
-use crate::time::Time;
+use crate::statements::Statements;
+use crate::{maintenance, write};
 
-/// How many queues are remembered.
-const KNOWN_QUEUES: usize = 1_000;
+/// One user of a store.
+pub(crate) type Handle = server::Handle<Shared>;
 
 /// What handles and tasks share.
 pub(crate) struct Shared {
@@ -30,15 +29,11 @@ pub(crate) struct Shared {
     pub(crate) pool: ConnectionPool,
     pub(crate) found: Found,
     pub(crate) time: Time,
-    pub(crate) catalog: SharedCatalog,
+    pub(crate) catalog: SharedCatalog<Statements>,
     pub(crate) committer: Committer,
     pub(crate) news: News,
-    /// Queues as they were found last.
-    queues: Mutex<HashMap<QueueName, Queue>>,
-    /// How many handles are open. At zero the store closes, for good.
-    users: Mutex<usize>,
-    closed: AtomicBool,
-    pub(crate) end: Notify,
+    pub(crate) queues: KnownQueues,
+    users: Users,
 }
 
 impl fmt::Debug for Shared {
@@ -55,7 +50,7 @@ impl Shared {
             let connection = pool.get().await?;
             let limit = settings.timeout;
             let look = async {
-                time.adjust(&connection).await?;
+                adjust(&time, &connection).await?;
                 layout::ensure(&connection, &settings).await
             };
             let found = tokio::time::timeout(limit, look).await.map_err(|_| late(limit))?;
@@ -68,60 +63,18 @@ impl Shared {
             found,
             time,
             catalog: SharedCatalog::default(),
-            committer: Committer::new(),
+            committer: Committer::default(),
             news: News::default(),
-            queues: Mutex::default(),
-            users: Mutex::new(1),
-            closed: AtomicBool::new(false),
-            end: Notify::new(),
+            queues: KnownQueues::default(),
+            users: Users::default(),
         });
-        tokio::spawn(maintenance::run(Arc::downgrade(&shared)));
+        tokio::spawn(maintain(Arc::downgrade(&shared)));
         Ok(shared)
     }
 
-    /// One more user. `false`: the store is closed already.
-    pub(crate) fn join(&self) -> bool {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = *users > 0;
-        *users += usize::from(open);
-        open
-    }
-
-    /// One user less. `true`: that was the last.
-    pub(crate) fn leave(&self) -> bool {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        *users = users.saturating_sub(1);
-        let last = *users == 0;
-        drop(users);
-        self.news.announce_all();
-        if last {
-            self.closed.store(true, Ordering::Release);
-            self.news.close();
-            self.end.notify_waiters();
-        }
-        last
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// The queue of that name, or the companion, as it was found last.
-    pub(crate) fn queue(&self, name: &QueueName) -> Option<Queue> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
-    }
-
-    pub(crate) fn remember(&self, name: &QueueName, queue: Queue) -> Queue {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if queues.len() >= KNOWN_QUEUES {
-            queues.clear();
-        }
-        queues.insert(name.clone(), queue);
-        queue
-    }
-
-    pub(crate) fn forget(&self, name: &QueueName) {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    /// Compares the clocks.
+    pub(crate) async fn adjust(&self, connection: &Connection) -> Result<()> {
+        adjust(&self.time, connection).await
     }
 
     /// A connection for reading, in the caller's own task: if the caller goes away, so does what runs on the server.
@@ -158,7 +111,48 @@ impl Shared {
     }
 }
 
-/// No answer in time.
-pub(crate) fn late(limit: std::time::Duration) -> Error {
-    Error::timeout(format!("no answer from the server within {limit:?}"))
+async fn adjust(time: &Time, connection: &Connection) -> Result<()> {
+    time.adjust(async { connection.row("SELECT clock_timestamp()", Vec::new()).await?.try_get(0).or_explain() }).await
+}
+
+impl server::Shared for Shared {
+    fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    fn users(&self) -> &Users {
+        &self.users
+    }
+
+    fn left(&self, last: bool) {
+        self.news.lanes.wake_all();
+        if last {
+            self.news.close();
+        }
+    }
+
+    async fn end(&self) {
+        self.committer.finish().await;
+        self.pool.close();
+    }
+}
+
+impl Maintained for Shared {
+    async fn round(&self) -> Result<()> {
+        maintenance::round(self).await
+    }
+}
+
+impl Group for Shared {
+    fn committer(&self) -> &Committer {
+        &self.committer
+    }
+
+    fn limit(&self) -> Duration {
+        self.settings.timeout
+    }
+
+    async fn once(&self, works: &[&Work], exactly: bool) -> Written {
+        write::once(self, works, exactly).await
+    }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Statements {
 }
 
 impl Statements {
-    pub(crate) fn new(table: &Table) -> Self {
+    pub(crate) fn of(table: &Table) -> Self {
         let schema = table.schema();
         let name = quote(table.name());
         let columns: Vec<String> = table.columns().into_iter().map(quote).collect();

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use storage_core::{Backends, Driver as _, DriverConfig, Result};
 
 use crate::config::Settings;
-use crate::handle::Handle;
-use crate::shared::Shared;
+use crate::shared::{Handle, Shared};
 use crate::{PostgresDriver, PostgresQueue, PostgresRecords};
 
 /// A PostgreSQL database with records and queues.

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use storage_core::{Column, ColumnName, Error, Fields, Result, SchemaChange, TableName, TableSchema, Undeclared, value};
-use storage_sql::{Dialect, EXPIRES_AT, EXTRA, SqlValue, Table, UPDATED_AT, VERSION, encode, json_text};
+use storage_sql::server::is_same;
+use storage_sql::{Dialect, EXPIRES_AT, EXTRA, SqlRow as _, SqlValue, Table, UPDATED_AT, VERSION, encode, json_text, row};
 
 use crate::bind::Param;
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog};
 use crate::connection::Connection;
 use crate::error::{OrExplain as _, explain, unique_violation};
 use crate::history;
 use crate::layout::CHANGE_LOCK;
-use crate::row;
 use crate::statements::quote;
 
 /// How many rows one step of a change looks at.
@@ -21,7 +21,7 @@ const STEP: i64 = 1_000;
 /// The tables as they are, with the right to change them, which nobody else has until the end of the transaction.
 async fn alone(connection: &Connection) -> Result<Catalog> {
     connection.batch(CHANGE_LOCK).await.or_explain()?;
-    Catalog::load(connection, &Catalog::default()).await
+    catalog::load(connection, &Catalog::default()).await
 }
 
 /// Makes other connections read the tables anew.
@@ -36,17 +36,7 @@ pub(crate) async fn create(connection: &Connection, schema: &TableSchema) -> Res
     schema.check()?;
     let catalog = alone(connection).await?;
     if let Some(there) = catalog.similar(&schema.name) {
-        let there = there.schema();
-        if there.name != schema.name {
-            return Err(Error::already_exists(format!(
-                "there is a table `{}`, and letter case does not distinguish tables",
-                there.name
-            )));
-        }
-        return match there.difference(schema) {
-            None => Ok(false),
-            Some(difference) => Err(Error::already_exists(format!("it is there with another schema: {difference}"))),
-        };
+        return is_same(there.schema(), schema);
     }
     let table = Table::new(Dialect::Postgres, schema.clone());
     refuse_strangers(connection, &table).await?;
@@ -175,13 +165,13 @@ async fn adopt(connection: &Connection, after: &Table, column: &Column) -> Resul
         }
         let (mut places, mut values, mut extras) = (Vec::new(), Vec::new(), Vec::new());
         for found in &rows {
-            let SqlValue::Json(text) = row::value(found, 1)? else { return Err(row::stranger("`_extra`")) };
+            let SqlValue::Json(text) = found.value(1)? else { return Err(row::stranger("`_extra`")) };
             let mut fields: Fields = serde_json::from_str(&text)?;
             let value = fields.remove(column.name.as_str()).unwrap_or_default();
             let value = value::canonical(column.kind, value).map_err(|e| {
                 Error::invalid(format!("a record has a field `{}` that can't become the column: {}", column.name, e.message()))
             })?;
-            places.push(row::value(found, 0)?);
+            places.push(found.value(0)?);
             values.push(encode(Dialect::Postgres, column.kind, &value)?.into_owned());
             extras.push(if fields.is_empty() {
                 SqlValue::Null

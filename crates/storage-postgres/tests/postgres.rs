@@ -6,11 +6,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Opened, apart, number, raw, schema, shared_or_skip, table};
+use common::{Opened, apart, raw, shared_or_skip};
 use serde_json::json;
+use storage_conformance::load::{self, number, schema, table};
 use storage_core::{
-    Batch, ColumnType, DriverConfig, ErrorKind, Expect, Filter, History, KeyType, NewMessage, Query, QueueName, QueueSpec,
-    TableSchema, fields,
+    Batch, ColumnType, DriverConfig, ErrorKind, Expect, Filter, KeyType, Query, QueueName, QueueSpec, TableSchema, fields,
 };
 
 async fn refused(url: &str) -> storage_core::Error {
@@ -227,39 +227,9 @@ async fn a_value_too_long_for_its_index_is_invalid() {
     assert_eq!((error.kind(), error.failed_write()), (ErrorKind::InvalidInput, Some(0)), "{error:?}");
 }
 
-/// Versions, and messages, of what many callers write at once share transactions and still have each its own answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_share_transactions_and_not_failures() {
     let Some(address) = shared_or_skip() else { return };
     let opened = Opened::new(&apart(&address)).await.unwrap();
-    let table = TableSchema::builder("t").column("n", ColumnType::Integer).history(History::Keep(2)).build().unwrap();
-    opened.records.create_table(&table).await.unwrap();
-    let queue = QueueName::new("q").unwrap();
-    opened.queue.create_queue(&queue, &QueueSpec::default()).await.unwrap();
-    let work = (0..200_i64).map(|n| {
-        let (opened, queue, name) = (&opened, &queue, &table.name);
-        async move {
-            match n % 4 {
-                0 => opened.records.insert(name, "same", number(n)).await.map(|version| version.0),
-                1 => opened.records.update(name, "nobody", number(n), Expect::Present).await.map(|version| version.0),
-                2 => opened.records.upsert(name, "counted", number(n)).await.map(|version| version.0),
-                _ => opened
-                    .queue
-                    .send(queue, NewMessage::new("x").dedup_id(format!("{}", n % 3)))
-                    .await
-                    .map(|sent| u64::from(sent.duplicate)),
-            }
-        }
-    });
-    let outcomes = futures::future::join_all(work).await;
-    let of = |kind: usize| outcomes.iter().skip(kind).step_by(4);
-    assert_eq!(of(0).filter(|outcome| outcome.is_ok()).count(), 1);
-    assert!(of(0).filter_map(|outcome| outcome.as_ref().err()).all(|error| error.kind() == ErrorKind::AlreadyExists));
-    assert!(of(1).all(|outcome| outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)));
-    let mut versions: Vec<u64> = of(2).map(|outcome| *outcome.as_ref().unwrap()).collect();
-    versions.sort_unstable();
-    assert_eq!(versions, (1..=50).collect::<Vec<_>>());
-    assert_eq!(of(3).filter(|outcome| *outcome.as_ref().unwrap() == 0).count(), 3, "one message an id");
-    let kept = opened.records.history(&table.name, "counted").await.unwrap();
-    assert_eq!(kept.iter().map(|record| record.version.0).collect::<Vec<_>>(), [50, 49]);
+    load::callers_share_transactions_and_not_failures(&opened.records, &opened.queue).await;
 }

@@ -5,9 +5,10 @@
 
 mod common;
 
+use common::Opened;
 use common::server::{Server, can_start};
-use common::{Opened, number, schema, table};
 use storage_conformance::certificates::authority;
+use storage_conformance::load::{number, schema, table};
 use storage_core::ErrorKind;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,8 +43,10 @@ async fn certificates_are_checked_where_that_is_asked_for() {
         assert_eq!(raw.query_one(encrypted, &[]).await.unwrap().get::<_, Option<bool>>(0), Some(is_encrypted), "{mode}");
         opened.close().await;
         let gone = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tested'";
-        common::until("it is closed", async || (raw.query_one(gone, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(()))
-            .await;
+        storage_conformance::server::until("it is closed", async || {
+            (raw.query_one(gone, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
     }
     for (mode, kind) in [
         (format!("sslmode=verify-full&sslrootcert={theirs}"), ErrorKind::Unavailable),

@@ -1,5 +1,6 @@
 //! CREATE, ALTER, DROP.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use sea_query::{
@@ -18,16 +19,20 @@ impl Table {
         let schema = self.schema();
         let mut columns = String::new();
         for key in schema.key_columns() {
-            self.column(&mut columns, key.name.as_str(), key.kind.column_type(), true, true);
+            self.column(&mut columns, key.name.as_str(), &self.key_type(key.kind.column_type()), true);
         }
         for column in &schema.columns {
-            self.column(&mut columns, column.name.as_str(), column.kind, self.is_indexed(&column.name), column.required);
+            self.column(&mut columns, column.name.as_str(), &self.type_of(column), column.required);
         }
-        self.column(&mut columns, VERSION, ColumnType::Integer, false, true);
-        self.column(&mut columns, UPDATED_AT, ColumnType::Timestamp, false, true);
-        self.column(&mut columns, EXPIRES_AT, ColumnType::Timestamp, false, false);
-        self.column(&mut columns, EXTRA, ColumnType::Json, false, false);
+        let system = |kind| self.dialect().column_type(kind, false);
+        self.column(&mut columns, VERSION, system(ColumnType::Integer), true);
+        self.column(&mut columns, UPDATED_AT, system(ColumnType::Timestamp), true);
+        self.column(&mut columns, EXPIRES_AT, system(ColumnType::Timestamp), false);
+        self.column(&mut columns, EXTRA, system(ColumnType::Json), false);
         let keys: Vec<String> = key_names(schema).map(|k| self.quote(k)).collect();
+        if self.dialect() == Dialect::MySql {
+            return vec![self.create_mysql(&columns, &keys.join(", "))];
+        }
         let table = format!(
             "CREATE TABLE {} ({columns}PRIMARY KEY ({})){}",
             self.quote(self.name()),
@@ -52,6 +57,9 @@ impl Table {
     /// # Errors
     /// [`Unsupported`](storage_core::ErrorKind::Unsupported) for a change that this version does not know.
     pub fn alter(&self, change: &SchemaChange) -> Result<Vec<String>> {
+        if self.dialect() == Dialect::MySql {
+            return self.alter_mysql(change);
+        }
         let table = self.quote(self.name());
         Ok(match change {
             SchemaChange::AddColumn(column) => {
@@ -80,38 +88,53 @@ impl Table {
         })
     }
 
-    fn quote(&self, name: &str) -> String {
+    pub(crate) fn quote(&self, name: &str) -> String {
         self.dialect().quote(name)
     }
 
-    fn is_indexed(&self, column: &ColumnName) -> bool {
-        let schema = self.schema();
-        schema.column(column.as_str()).is_some_and(|c| c.unique) || schema.indexes.iter().any(|i| i.columns.contains(column))
+    /// The type of a part of the key.
+    fn key_type(&self, kind: ColumnType) -> Cow<'static, str> {
+        match self.dialect() {
+            Dialect::MySql => self.key_type_mysql(kind),
+            dialect => dialect.column_type(kind, true).into(),
+        }
     }
 
-    fn column(&self, columns: &mut String, name: &str, kind: ColumnType, keyed: bool, required: bool) {
+    /// The type of a declared column.
+    pub(crate) fn type_of(&self, column: &Column) -> Cow<'static, str> {
+        match self.dialect() {
+            Dialect::MySql => self.type_of_mysql(column),
+            dialect => dialect.column_type(column.kind, false).into(),
+        }
+    }
+
+    fn column(&self, columns: &mut String, name: &str, kind: &str, required: bool) {
         let null = if required { " NOT NULL" } else { "" };
         // Writing to a String can't fail.
-        let _ = write!(columns, "{} {}{null}, ", self.quote(name), self.dialect().column_type(kind, keyed));
+        let _ = write!(columns, "{} {kind}{null}, ", self.quote(name));
     }
 
-    fn added_column(&self, column: &Column) -> Result<String> {
-        let kind = self.dialect().column_type(column.kind, column.unique);
+    pub(crate) fn added_column(&self, column: &Column) -> Result<String> {
+        let kind = self.type_of(column);
         let null = if column.required { " NOT NULL" } else { "" };
         let default = match &column.default {
+            // A text's has to be an expression there, which SQLite does not take.
+            Some(value) if self.dialect() == Dialect::MySql => {
+                format!(" DEFAULT ({})", literal(self.dialect(), column.kind, value)?)
+            }
             Some(value) => format!(" DEFAULT {}", literal(self.dialect(), column.kind, value)?),
             None => String::new(),
         };
         Ok(format!("{} {kind}{null}{default}", self.quote(column.name.as_str())))
     }
 
-    fn create_unique(&self, column: &ColumnName) -> String {
+    pub(crate) fn create_unique(&self, column: &ColumnName) -> String {
         let mut index = SqlIndex::create();
         index.name(self.unique_name(column)).unique().table(ident(self.name())).col(ident(column.as_str()));
         self.render_index(&index)
     }
 
-    fn create_index(&self, index: &Index) -> String {
+    pub(crate) fn create_index(&self, index: &Index) -> String {
         let mut create = SqlIndex::create();
         create.name(self.index_name(index.name.as_str())).table(ident(self.name()));
         for column in &index.columns {
@@ -130,9 +153,7 @@ impl Table {
     fn create_expiry_index(&self) -> String {
         let mut index = SqlIndex::create();
         index.name(self.index_name(EXPIRES_AT)).table(ident(self.name())).col(ident(EXPIRES_AT));
-        if self.dialect() != Dialect::MySql {
-            index.and_where(Expr::col(ident(EXPIRES_AT)).is_not_null());
-        }
+        index.and_where(Expr::col(ident(EXPIRES_AT)).is_not_null());
         self.render_index(&index)
     }
 
@@ -151,16 +172,21 @@ impl Table {
         }
     }
 
-    /// Index names are unique within the database in SQLite and PostgreSQL: they begin with the table's. No name of ours holds a point.
-    fn index_name(&self, index: &str) -> String {
+    /// The name in the database of an index. Index names are unique within the database in SQLite and PostgreSQL: they begin with the table's. No name of ours holds a point.
+    #[must_use]
+    pub fn index_name(&self, index: &str) -> String {
         match self.dialect() {
             Dialect::Sqlite => format!("{}.{index}", self.name()),
             Dialect::Postgres => short(format!("{}.{index}", self.name())),
+            // One name is the primary key's.
+            Dialect::MySql if index.eq_ignore_ascii_case("primary") => format!("{index}.index"),
             Dialect::MySql => index.to_owned(),
         }
     }
 
-    fn unique_name(&self, column: &ColumnName) -> String {
+    /// The name in the database of the index that makes a column unique.
+    #[must_use]
+    pub fn unique_name(&self, column: &ColumnName) -> String {
         match self.dialect() {
             Dialect::Sqlite => format!("{}.{column}.unique", self.name()),
             Dialect::Postgres => short(format!("{}.{column}.unique", self.name())),

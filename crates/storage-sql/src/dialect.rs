@@ -39,14 +39,16 @@ impl Dialect {
             (Self::Postgres, ColumnType::Json) => "jsonb",
             (Self::Postgres, ColumnType::Bytes) => "bytea",
             (Self::Postgres | Self::MySql, ColumnType::Integer) => "bigint",
-            // Binary types compare bytewise; the collations named _bin ignore trailing spaces.
-            (Self::MySql, ColumnType::Text | ColumnType::Bytes) if keyed => "varbinary(768)",
-            (Self::MySql, ColumnType::Text | ColumnType::Bytes) => "longblob",
+            // Of the table's collation, which is to compare bytewise, trailing spaces too; see `mysql.rs`.
+            (Self::MySql, ColumnType::Text) if keyed => "varchar(768)",
+            (Self::MySql, ColumnType::Text) => "longtext",
+            (Self::MySql, ColumnType::Bytes) if keyed => "varbinary(768)",
+            (Self::MySql, ColumnType::Bytes) => "longblob",
             (Self::MySql, ColumnType::Real) => "double",
             (Self::MySql, ColumnType::Boolean) => "boolean",
             (Self::MySql, ColumnType::Timestamp) => "datetime(6)",
             // Not json, which MySQL rewrites.
-            (Self::MySql, ColumnType::Json) => "longtext CHARACTER SET utf8mb4",
+            (Self::MySql, ColumnType::Json) => "longtext",
         }
     }
 

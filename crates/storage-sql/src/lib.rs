@@ -31,13 +31,17 @@
 mod condition;
 mod ddl;
 mod dialect;
+mod mysql;
+pub mod row;
 mod select;
+pub mod server;
 mod table;
 mod time;
 mod value;
 mod write;
 
 pub use dialect::Dialect;
+pub use row::SqlRow;
 pub use select::{Scan, Statement};
 pub use table::{EXPIRES_AT, EXTRA, Table, UPDATED_AT, VERSION};
 pub use time::{parse_timestamp, timestamp};

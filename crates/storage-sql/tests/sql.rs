@@ -77,12 +77,31 @@ fn tables_are_created_with_system_columns_and_indexes() {
     assert_eq!(
         table(Dialect::MySql).create(),
         [
-            "CREATE TABLE `jobs` (`id` varbinary(768) NOT NULL, `status` varbinary(768) NOT NULL, `n` bigint, `x` double, `mark` varbinary(768), `_version` bigint NOT NULL, `_updated_at` datetime(6) NOT NULL, `_expires_at` datetime(6), `_extra` longtext CHARACTER SET utf8mb4, PRIMARY KEY (`id`)) ENGINE=InnoDB",
-            "CREATE INDEX `_expires_at` ON `jobs` (`_expires_at`)",
-            "CREATE UNIQUE INDEX `mark.unique` ON `jobs` (`mark`)",
-            "CREATE INDEX `by_status` ON `jobs` (`status`, `id`)",
+            "CREATE TABLE `jobs` (`id` varchar(512) NOT NULL, `status` varchar(768) NOT NULL, `n` bigint, `x` double, `mark` varbinary(768), `_version` bigint NOT NULL, `_updated_at` datetime(6) NOT NULL, `_expires_at` datetime(6), `_extra` longtext, PRIMARY KEY (`id`), INDEX `_expires_at` (`_expires_at`), UNIQUE INDEX `mark.unique` (`mark`), INDEX `by_status` (`status`)) ENGINE=InnoDB",
         ]
     );
+}
+
+#[test]
+fn mysql_has_room_for_what_is_in_an_index() {
+    let schema = TableSchema::builder("t")
+        .partition("p", storage_core::KeyType::Text)
+        .column("a", ColumnType::Text)
+        .column("b", ColumnType::Text)
+        .column("c", ColumnType::Text)
+        .column("n", ColumnType::Integer)
+        .unique_index("u", ["a", "n"])
+        .index("i", ["b", "c"])
+        .build()
+        .unwrap();
+    let table = Table::new(Dialect::MySql, schema);
+    let create = table.create().concat();
+    // 4 * 764 + 16 = 3,072 bytes, and two keys of 512.
+    assert!(create.contains("`a` varchar(764), `b` varchar(768), `c` varchar(768), `n` bigint"), "{create}");
+    assert!(create.contains("`p` varbinary(512) NOT NULL, `id` varbinary(512) NOT NULL"), "{create}");
+    assert!(create.contains("INDEX `i` (`b` (384), `c` (384))"), "{create}");
+    let drop = table.alter(&SchemaChange::DropIndex("u".parse().unwrap())).unwrap();
+    assert_eq!(drop, ["ALTER TABLE `t` DROP INDEX `u`, MODIFY COLUMN `a` longtext"]);
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use storage_core::{Delivery, QueueName, Receive, Result, clock};
+use storage_sql::server::receipt_for;
 
 use crate::error::OrExplain;
 use crate::messages::{self, time};
 use crate::queues::{Queue, find, present};
-use crate::receipts::receipt_for;
 use crate::session::Session;
 
 /// The next messages, each with the mark of the lease it will have.

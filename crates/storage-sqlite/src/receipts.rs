@@ -1,33 +1,12 @@
 //! What is done with a receipt: finish, change, give up.
 
 use rusqlite::OptionalExtension as _;
-use storage_core::{Error, MessageUpdate, QueueName, Receipt, Result, clock};
+use storage_core::{MessageUpdate, QueueName, Receipt, Result, clock};
+use storage_sql::server::{Lease, lease_lost, parse_receipt, receipt_for};
 
 use crate::error::OrExplain;
 use crate::queues::{LEASED, NEW_LEASE, Queue, bury, present, settle, write_attributes};
 use crate::session::Session;
-
-/// A receipt, taken apart.
-#[derive(Clone, Copy)]
-struct Lease {
-    id: i64,
-    lease: i64,
-}
-
-/// The receipt for a lease.
-pub(crate) fn receipt_for(id: i64, lease: i64) -> Receipt {
-    Receipt(format!("{id}-{lease}"))
-}
-
-fn parse(receipt: &Receipt) -> Result<Lease> {
-    let parts =
-        receipt.0.split_once('-').and_then(|(id, lease)| Some(Lease { id: id.parse().ok()?, lease: lease.parse().ok()? }));
-    parts.ok_or_else(|| Error::invalid("this is no receipt: use the one that came with the message, as it is"))
-}
-
-fn lost() -> Error {
-    Error::lease_lost("the message was received again, updated, removed or dead-lettered since this receipt was made")
-}
 
 /// Removes the messages of these receipts, each on its own.
 pub(crate) fn delete(session: &mut Session<'_>, name: &QueueName, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
@@ -36,7 +15,7 @@ pub(crate) fn delete(session: &mut Session<'_>, name: &QueueName, receipts: &[Re
     let mut delete = session.connection.prepare_cached(delete).or_explain()?;
     let mut results = Vec::with_capacity(receipts.len());
     for receipt in receipts {
-        let lease = match parse(receipt) {
+        let lease = match parse_receipt(receipt) {
             Ok(lease) => lease,
             Err(error) => {
                 results.push(Err(error));
@@ -45,7 +24,7 @@ pub(crate) fn delete(session: &mut Session<'_>, name: &QueueName, receipts: &[Re
         };
         let removed = delete.execute((lease.id, queue.lane(), lease.lease)).or_explain()?;
         let gone = removed > 0 || !exists(session, &queue, lease.id)?;
-        results.push(if gone { Ok(()) } else { Err(lost()) });
+        results.push(if gone { Ok(()) } else { Err(lease_lost()) });
     }
     Ok(results)
 }
@@ -97,12 +76,12 @@ pub(crate) fn dead_letter(session: &mut Session<'_>, name: &QueueName, receipt: 
 
 /// The lease of a receipt that is the message's newest.
 fn held(session: &Session<'_>, queue: &Queue, receipt: &Receipt) -> Result<Lease> {
-    let lease = parse(receipt)?;
+    let lease = parse_receipt(receipt)?;
     let select = "SELECT lease FROM _storage_messages WHERE id = ?1 AND lane = ?2";
     let found: Option<i64> = session
         .connection
         .prepare_cached(select)
         .and_then(|mut select| select.query_row((lease.id, queue.lane()), |row| row.get(0)).optional())
         .or_explain()?;
-    if found == Some(lease.lease) { Ok(lease) } else { Err(lost()) }
+    if found == Some(lease.lease) { Ok(lease) } else { Err(lease_lost()) }
 }

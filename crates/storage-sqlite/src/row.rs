@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Row, Statement, ToSql};
 use serde_json::Value;
-use storage_core::{ColumnType, Error, Fields, Key, KeyPart, KeyType, Record, Result, TableSchema, Undeclared, Version};
-use storage_sql::{Dialect, SqlValue, decode, encode, encode_key_part, parse_timestamp};
+use storage_core::{Error, Fields, Key, KeyPart, KeyType, Record, Result, TableSchema};
+use storage_sql::row::extra;
+use storage_sql::{Dialect, SqlRow, SqlValue, encode, encode_key_part};
 
 use crate::error::{OrExplain, SqlResult};
 
@@ -71,80 +72,34 @@ impl<'s, 'c> Binder<'s, 'c> {
             };
             self.bind(Bound(&encode(Dialect::Sqlite, column.kind, value)?))?;
         }
-        if found == fields.len() { Ok(SqlValue::Null) } else { extra(schema, fields) }
+        if found == fields.len() { Ok(SqlValue::Null) } else { extra(Dialect::Sqlite, schema, fields) }
     }
 }
 
-/// The fields outside the schema as one JSON object.
-fn extra(schema: &TableSchema, fields: &Fields) -> Result<SqlValue<'static>> {
-    let left = fields.iter().filter(|(name, value)| schema.column(name).is_none() && !value.is_null());
-    let left: serde_json::Map<String, Value> = left.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let Some((name, _)) = left.iter().next() else { return Ok(SqlValue::Null) };
-    if schema.undeclared == Undeclared::Reject {
-        return Err(Error::invalid(format!("table `{}` has no column `{name}`", schema.name)));
+/// A row that the database answered with.
+struct Found<'r, 's>(&'r Row<'s>);
+
+impl SqlRow for Found<'_, '_> {
+    fn value(&self, column: usize) -> Result<SqlValue<'_>> {
+        Ok(match self.0.get_ref(column).or_explain()? {
+            ValueRef::Null => SqlValue::Null,
+            ValueRef::Integer(n) => SqlValue::Integer(n),
+            ValueRef::Real(x) => SqlValue::Real(x),
+            ValueRef::Text(text) => SqlValue::Text(Cow::Borrowed(
+                std::str::from_utf8(text)
+                    .map_err(|e| Error::corrupt("a text column holds bytes that are no text").with_source(e))?,
+            )),
+            ValueRef::Blob(bytes) => SqlValue::Bytes(Cow::Borrowed(bytes)),
+        })
     }
-    Ok(SqlValue::Json(Cow::Owned(Value::Object(left).to_string())))
-}
-
-/// A value that came back, without a copy.
-fn value<'r>(row: &'r Row<'_>, column: usize) -> Result<SqlValue<'r>> {
-    Ok(match row.get_ref(column).or_explain()? {
-        ValueRef::Null => SqlValue::Null,
-        ValueRef::Integer(n) => SqlValue::Integer(n),
-        ValueRef::Real(x) => SqlValue::Real(x),
-        ValueRef::Text(text) => SqlValue::Text(Cow::Borrowed(
-            std::str::from_utf8(text).map_err(|e| Error::corrupt("a text column holds bytes that are no text").with_source(e))?,
-        )),
-        ValueRef::Blob(bytes) => SqlValue::Bytes(Cow::Borrowed(bytes)),
-    })
-}
-
-fn stranger(what: &str) -> Error {
-    Error::corrupt(format!("a row was not written by this toolkit: its {what} can't be read"))
 }
 
 /// The record in a row with all columns of its table.
 pub(crate) fn read(row: &Row<'_>, schema: &TableSchema) -> Result<Record> {
-    let mut at = 0;
-    let mut part = || {
-        at += 1;
-        match value(row, at - 1)? {
-            SqlValue::Integer(n) => Ok(KeyPart::Integer(n)),
-            SqlValue::Text(text) => Ok(KeyPart::Text(text.into_owned())),
-            _ => Err(stranger("key")),
-        }
-    };
-    let partition = schema.partition.as_ref().map(|_| part()).transpose()?;
-    let key = Key { partition, id: part()? };
-    let mut fields = Fields::new();
-    for column in &schema.columns {
-        match value(row, at)? {
-            SqlValue::Null => {}
-            found => drop(fields.insert(column.name.as_str().to_owned(), decode(column.kind, found)?)),
-        }
-        at += 1;
-    }
-    let version = match value(row, at)? {
-        SqlValue::Integer(n) => Version(u64::try_from(n).map_err(|_| stranger("version"))?),
-        _ => return Err(stranger("version")),
-    };
-    let updated_at = time(row, at + 1)?.ok_or_else(|| stranger("time"))?;
-    let expires_at = time(row, at + 2)?;
-    match value(row, at + 3)? {
-        SqlValue::Null => {}
-        found => match decode(ColumnType::Json, found)? {
-            Value::Object(extra) => fields.extend(extra),
-            _ => return Err(stranger("`_extra`")),
-        },
-    }
-    Ok(Record { key, version, updated_at, expires_at, fields })
+    storage_sql::row::read(&Found(row), schema)
 }
 
 /// A time in a system column.
 pub(crate) fn time(row: &Row<'_>, column: usize) -> Result<Option<chrono::DateTime<chrono::Utc>>> {
-    match value(row, column)? {
-        SqlValue::Null => Ok(None),
-        SqlValue::Text(text) => parse_timestamp(&text).map(Some).map_err(|_| stranger("time")),
-        _ => Err(stranger("time")),
-    }
+    storage_sql::row::time(&Found(row), column)
 }

@@ -3,6 +3,7 @@
 //! A new server is a new [`Spec`] in [`SPECS`] and a function that says how it is started. What is not installed is not started; its
 //! tests say that they could not run.
 
+mod mysql;
 mod nats;
 mod object;
 mod postgres;
@@ -70,6 +71,23 @@ const SPECS: &[Spec] = &[
         program: "nats-server",
         ports: 2,
         launch: nats::server,
+    },
+    Spec {
+        name: "MariaDB",
+        backend: "mysql",
+        variable: "XTASK_TEST_MARIADB",
+        // Not in the path of ordinary users.
+        program: "/usr/sbin/mariadbd",
+        ports: 1,
+        launch: mysql::mariadb,
+    },
+    Spec {
+        name: "MySQL",
+        backend: "mysql",
+        variable: "XTASK_TEST_MYSQL",
+        program: "mysqld-unpacked",
+        ports: 1,
+        launch: mysql::mysql,
     },
     Spec {
         name: "PostgreSQL",
@@ -264,6 +282,7 @@ mod tests {
             "Azurite (tables)" => &["--tableHost"],
             "Apache" => &["Listen"],
             "nats-server" => &["-a"],
+            "MariaDB" | "MySQL" => &["--bind-address="],
             "PostgreSQL" => &["listen_addresses="],
             "RabbitMQ" => &["RABBITMQ_NODE_IP_ADDRESS=", "ERL_EPMD_ADDRESS=", "inet_dist_use_interface", "-address"],
             "Redis" | "Redis Cluster" => &["--bind"],

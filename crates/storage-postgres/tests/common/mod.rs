@@ -6,15 +6,10 @@ pub(crate) mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use serde_json::json;
 use storage_conformance::{DriverHarness, Place};
-use storage_core::{ColumnType, DriverConfig, Fields, QueueStore, RecordStore, Result, TableName, TableSchema, fields};
+use storage_core::{DriverConfig, QueueStore, RecordStore, Result};
 use storage_postgres::{PostgresDriver, PostgresStore};
-
-/// How long is waited for what should come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The address of the shared server, or why there is none.
 pub(crate) fn shared() -> std::result::Result<String, String> {
@@ -80,18 +75,6 @@ impl Opened {
     }
 }
 
-pub(crate) fn schema() -> TableSchema {
-    TableSchema::builder("t").column("n", ColumnType::Integer).index("by_n", ["n"]).build().unwrap()
-}
-
-pub(crate) fn table() -> TableName {
-    "t".parse().unwrap()
-}
-
-pub(crate) fn number(n: i64) -> Fields {
-    fields(json!({ "n": n }))
-}
-
 /// PostgreSQL without the toolkit, in the schema that the URL names.
 pub(crate) async fn raw(url: &str) -> tokio_postgres::Client {
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
@@ -103,16 +86,4 @@ pub(crate) async fn raw(url: &str) -> tokio_postgres::Client {
         client.batch_execute(&format!("SET search_path = \"{schema}\"")).await.unwrap();
     }
     client
-}
-
-/// Calls `look` until it answers something.
-pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(started.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

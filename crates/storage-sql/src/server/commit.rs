@@ -1,13 +1,14 @@
 //! Who writes, together with others: batches and messages that come while a transaction is under way share the next one, and its sync of the disk.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use storage_core::{Error, NewMessage, QueueName, Result, Sent, Version, Write};
+use serde_json::Value;
+use storage_core::{Error, Fields, NewMessage, QueueName, Result, Sent, Version, Write};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::shared::Shared;
-use crate::write;
+use super::{Group, together};
 
 /// How many transactions are under way at once: while one waits for the disk, the next is made ready.
 const WRITERS: usize = 3;
@@ -20,16 +21,44 @@ const ROOM_KIB: u32 = 64 * 1_024;
 
 /// What is to be done.
 #[derive(Debug)]
-pub(crate) enum Work {
+pub enum Work {
+    /// A batch.
     Batch(Vec<Write>),
+    /// Messages for a queue.
     Send(QueueName, Vec<NewMessage>),
 }
 
 /// What came of it.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub enum Answer {
+    /// Of a batch.
     Versions(Vec<Version>),
+    /// Of messages.
     Sent(Vec<Sent>),
+}
+
+impl Answer {
+    /// The answer to a batch.
+    ///
+    /// # Errors
+    /// None but a bug's.
+    pub fn versions(self) -> Result<Vec<Version>> {
+        match self {
+            Self::Versions(versions) => Ok(versions),
+            Self::Sent(_) => Err(Error::internal("a batch was answered as a sending")),
+        }
+    }
+
+    /// The answer to messages.
+    ///
+    /// # Errors
+    /// None but a bug's.
+    pub fn sent(self) -> Result<Vec<Sent>> {
+        match self {
+            Self::Sent(sent) => Ok(sent),
+            Self::Versions(_) => Err(Error::internal("a sending was answered as a batch")),
+        }
+    }
 }
 
 /// Somebody who waits for an answer.
@@ -46,23 +75,31 @@ struct State {
 }
 
 /// All who write.
-pub(crate) struct Committer {
+pub struct Committer {
     state: Mutex<State>,
     room: Arc<Semaphore>,
     idle: Notify,
 }
 
-impl Committer {
-    pub(crate) fn new() -> Self {
+impl Default for Committer {
+    fn default() -> Self {
         Self { state: Mutex::default(), room: Arc::new(Semaphore::new(ROOM_KIB as usize)), idle: Notify::new() }
     }
+}
 
+impl fmt::Debug for Committer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Committer").finish_non_exhaustive()
+    }
+}
+
+impl Committer {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until nothing is left to write.
-    pub(crate) async fn finish(&self) {
+    pub async fn finish(&self) {
         loop {
             let idle = self.idle.notified();
             if self.lock().writers == 0 {
@@ -102,12 +139,45 @@ impl Work {
             Self::Send(_, messages) => messages.len(),
         }
     }
+
+    /// How large it is in KiB, roughly.
+    fn kib(&self) -> u32 {
+        let message = |message: &NewMessage| 128 + message.body.len();
+        let bytes: usize = match self {
+            Self::Send(_, messages) => messages.iter().map(message).sum(),
+            Self::Batch(writes) => writes
+                .iter()
+                .map(|write| match write {
+                    Write::Put { fields, .. } | Write::Merge { fields, .. } => 64 + size(fields),
+                    Write::Enqueue { message: sent, .. } => message(sent),
+                    Write::Delete { .. } | Write::Check { .. } => 64,
+                })
+                .sum(),
+        };
+        u32::try_from(bytes / 1_024).unwrap_or(u32::MAX)
+    }
+}
+
+fn size(fields: &Fields) -> usize {
+    fields.iter().map(|(name, value)| name.len() + value_size(value)).sum()
+}
+
+fn value_size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 16,
+        Value::String(text) => 16 + text.len(),
+        // Values are at most 100 deep.
+        Value::Array(items) => 16 + items.iter().map(value_size).sum::<usize>(),
+        Value::Object(fields) => 16 + size(fields),
+    }
 }
 
 /// Does the work, together with what others want. Once begun it is finished, also where the caller goes away.
-pub(crate) async fn commit(shared: &Arc<Shared>, work: Work, kib: u32) -> Result<Answer> {
-    let committer = &shared.committer;
-    let limit = shared.settings.timeout;
+///
+/// # Errors
+/// What came of the work. [`Timeout`](storage_core::ErrorKind::Timeout) where those before it take too long.
+pub async fn commit<G: Group>(shared: &Arc<G>, work: Work) -> Result<Answer> {
+    let (committer, limit, kib) = (shared.committer(), shared.limit(), work.kib());
     let (reply, answer) = oneshot::channel();
     let work = async {
         let room = Arc::clone(&committer.room).acquire_many_owned(kib.clamp(1, ROOM_KIB)).await;
@@ -132,14 +202,14 @@ pub(crate) async fn commit(shared: &Arc<Shared>, work: Work, kib: u32) -> Result
 }
 
 /// One of the writers, counted as long as it works.
-struct Writing {
-    shared: Arc<Shared>,
+struct Writing<G: Group> {
+    shared: Arc<G>,
     counted: bool,
 }
 
-impl Drop for Writing {
+impl<G: Group> Drop for Writing<G> {
     fn drop(&mut self) {
-        let committer = &self.shared.committer;
+        let committer = self.shared.committer();
         if self.counted {
             committer.lock().writers -= 1;
         }
@@ -147,12 +217,12 @@ impl Drop for Writing {
     }
 }
 
-async fn write_all(mut writing: Writing) {
+async fn write_all<G: Group>(mut writing: Writing<G>) {
     let shared = Arc::clone(&writing.shared);
     loop {
         let jobs = {
             // Under one lock with the question whether somebody has to be started: nobody comes in between.
-            let mut state = shared.committer.lock();
+            let mut state = shared.committer().lock();
             let jobs = state.take();
             if jobs.is_empty() {
                 state.writers -= 1;
@@ -162,7 +232,7 @@ async fn write_all(mut writing: Writing) {
             jobs
         };
         let (works, replies): (Vec<Work>, Vec<_>) = jobs.into_iter().map(|job| (job.work, (job.reply, job._room))).unzip();
-        let answers = write::together(&shared, &works).await;
+        let answers = together(&*shared, &works).await;
         for ((reply, _room), answer) in replies.into_iter().zip(answers) {
             // Whoever went away does not want to know.
             let _ = reply.send(answer);

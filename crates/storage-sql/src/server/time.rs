@@ -6,33 +6,36 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use storage_core::{Clock, Result};
 
-use crate::connection::Connection;
-use crate::error::OrExplain as _;
-
 /// A clock that goes as the server's does, without asking it each time.
 #[derive(Debug)]
-pub(crate) struct Time {
+pub struct Time {
     clock: Clock,
     /// By how many microseconds the server's clock is ahead of this machine's.
     ahead: AtomicI64,
 }
 
 impl Time {
-    pub(crate) fn new(clock: Clock) -> Self {
+    /// A clock that is not compared yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
         Self { clock, ahead: AtomicI64::new(0) }
     }
 
-    pub(crate) fn now(&self) -> DateTime<Utc> {
+    /// The present.
+    pub fn now(&self) -> DateTime<Utc> {
         self.clock.now() + TimeDelta::microseconds(self.ahead.load(Ordering::Relaxed))
     }
 
-    /// Compares the clocks. A difference that the time of asking explains is none. A clock that a test moves by hand is left as it is.
-    pub(crate) async fn adjust(&self, connection: &Connection) -> Result<()> {
+    /// Compares the clocks: `ask` answers the server's. A difference that the time of asking explains is none. A clock that a test moves by hand is left as it is.
+    ///
+    /// # Errors
+    /// Those of `ask`.
+    pub async fn adjust(&self, ask: impl Future<Output = Result<DateTime<Utc>>> + Send) -> Result<()> {
         if self.clock.is_manual() {
             return Ok(());
         }
         let before = self.clock.now();
-        let server: DateTime<Utc> = connection.row("SELECT clock_timestamp()", Vec::new()).await?.try_get(0).or_explain()?;
+        let server = ask.await?;
         let after = self.clock.now();
         let ahead = if server < before {
             server - before
@@ -47,6 +50,7 @@ impl Time {
 }
 
 /// How long from `now` until then; nothing, if it is over.
-pub(crate) fn until(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
+#[must_use]
+pub fn until(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
     (then - now).to_std().unwrap_or_default()
 }

@@ -1,58 +1,68 @@
 //! What a group of works does, computed from what is there: each in turn, none seeing those that fail.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use storage_core::{Applied, Error, History, Key, NewMessage, QueueName, Record, Result, TableName, Version, Write};
+use storage_core::{Applied, Error, History, Key, NewMessage, QueueName, Record, Result, Sent, TableName, Version, Write};
 
-use crate::catalog::{Catalog, Entry};
-use crate::commit::Work;
-use crate::plan::{Ground, Place};
-use crate::queues::Queue;
+use super::{Answer, Catalog, Entry, Ground, Place, Queue, Statements, Work, message_id};
 
 /// One change of a row.
 #[derive(Debug)]
-pub(crate) struct Change<'w> {
-    pub(crate) entry: Arc<Entry>,
-    pub(crate) table: &'w TableName,
-    pub(crate) key: &'w Key,
+pub struct Change<'w, S> {
+    /// The table.
+    pub entry: Arc<Entry<S>>,
+    /// Its name.
+    pub table: &'w TableName,
+    /// The record.
+    pub key: &'w Key,
     /// What is there afterwards.
-    pub(crate) after: Option<Record>,
+    pub after: Option<Record>,
     /// Which write of its batch it is.
-    pub(crate) write: usize,
+    pub write: usize,
 }
 
 /// A message on its way.
 #[derive(Debug)]
-pub(crate) struct Outgoing<'w> {
-    pub(crate) queue: Queue,
-    pub(crate) message: &'w NewMessage,
-    pub(crate) id: i64,
+pub struct Outgoing<'w> {
+    /// Where it goes.
+    pub queue: Queue,
+    /// What is sent.
+    pub message: &'w NewMessage,
+    /// What it will be called.
+    pub id: i64,
     /// Set where a message with the same dedup id was there before: its id.
-    pub(crate) duplicate_of: Option<i64>,
+    pub duplicate_of: Option<i64>,
 }
 
 /// What one work comes to.
 #[derive(Debug)]
-pub(crate) struct Outcome<'w> {
-    pub(crate) changes: Vec<Change<'w>>,
-    pub(crate) messages: Vec<Outgoing<'w>>,
+pub struct Outcome<'w, S> {
+    /// What it changes, in order.
+    pub changes: Vec<Change<'w, S>>,
+    /// What it sends, in order.
+    pub messages: Vec<Outgoing<'w>>,
     /// One for each write of a batch.
-    pub(crate) versions: Vec<Version>,
+    pub versions: Vec<Version>,
     /// Why it has no effect.
-    pub(crate) failed: Option<Error>,
+    pub failed: Option<Error>,
 }
 
-impl Outcome<'_> {
+impl<S: Statements> Outcome<'_, S> {
     /// True where a write before the one that failed might have failed at the database first.
-    pub(crate) fn is_uncertain(&self) -> bool {
+    pub fn is_uncertain(&self) -> bool {
         self.failed.is_some() && self.changes.iter().any(|change| change.entry.has_unique())
     }
 }
 
 /// Applies all works in turn.
-pub(crate) fn apply<'w>(catalog: &Catalog, works: &[&'w Work], ground: &mut Ground<'w>, now: DateTime<Utc>) -> Vec<Outcome<'w>> {
+pub fn apply<'w, S: Statements>(
+    catalog: &Catalog<S>,
+    works: &[&'w Work],
+    ground: &mut Ground<'w>,
+    now: DateTime<Utc>,
+) -> Vec<Outcome<'w, S>> {
     let mut outcomes = Vec::with_capacity(works.len());
     for work in works {
         let mut turn = Turn { catalog, ground, now, staged: HashMap::new(), outcome: Outcome::new() };
@@ -77,21 +87,21 @@ pub(crate) fn apply<'w>(catalog: &Catalog, works: &[&'w Work], ground: &mut Grou
     outcomes
 }
 
-impl Outcome<'_> {
+impl<S: Statements> Outcome<'_, S> {
     fn new() -> Self {
         Self { changes: Vec::new(), messages: Vec::new(), versions: Vec::new(), failed: None }
     }
 }
 
-struct Turn<'a, 'w> {
-    catalog: &'a Catalog,
+struct Turn<'a, 'w, S> {
+    catalog: &'a Catalog<S>,
     ground: &'a mut Ground<'w>,
     now: DateTime<Utc>,
     staged: HashMap<Place<'w>, Option<Record>>,
-    outcome: Outcome<'w>,
+    outcome: Outcome<'w, S>,
 }
 
-impl<'w> Turn<'_, 'w> {
+impl<'w, S: Statements> Turn<'_, 'w, S> {
     fn write(&mut self, write: &'w Write, index: usize) -> Result<()> {
         let version = match write {
             Write::Enqueue { queue, message } => self.enqueue(queue, message).map(|()| Version::NONE)?,
@@ -142,7 +152,7 @@ impl<'w> Turn<'_, 'w> {
 }
 
 /// Whoever sent the record may not know the newest schema.
-fn fill_in(entry: &Entry, record: &mut Record) {
+fn fill_in<S: Statements>(entry: &Entry<S>, record: &mut Record) {
     for column in &entry.schema().columns {
         if let Some(default) = &column.default
             && !record.fields.contains_key(column.name.as_str())
@@ -152,8 +162,42 @@ fn fill_in(entry: &Entry, record: &mut Record) {
     }
 }
 
+/// The messages of works that take effect.
+pub fn sent<'o, 'w, S>(outcomes: &'o [Outcome<'w, S>]) -> impl Iterator<Item = &'o Outgoing<'w>> {
+    outcomes.iter().filter(|outcome| outcome.failed.is_none()).flat_map(|outcome| &outcome.messages)
+}
+
+/// Tables that keep so many versions and no more, of those that are changed.
+pub fn limits<'o, S: Statements>(outcomes: &'o [Outcome<'_, S>]) -> BTreeMap<&'o TableName, u32> {
+    let changes = outcomes.iter().filter(|outcome| outcome.failed.is_none()).flat_map(|outcome| &outcome.changes);
+    changes
+        .filter_map(|change| match change.entry.schema().history {
+            History::Keep(limit) => Some((change.table, limit)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What is answered for a work.
+///
+/// # Errors
+/// Why it has no effect.
+pub fn answer<S>(outcome: Outcome<'_, S>, work: &Work) -> Result<Answer> {
+    if let Some(error) = outcome.failed {
+        return Err(error);
+    }
+    let sent = outcome
+        .messages
+        .iter()
+        .map(|m| Sent { id: message_id(m.duplicate_of.unwrap_or(m.id)), duplicate: m.duplicate_of.is_some() });
+    Ok(match work {
+        Work::Send(..) => Answer::Sent(sent.collect()),
+        Work::Batch(_) => Answer::Versions(outcome.versions),
+    })
+}
+
 /// The versions that are to be kept, in order.
-pub(crate) fn kept<'o>(outcomes: &'o [Outcome<'_>]) -> Vec<(&'o TableName, &'o Record)> {
+pub fn kept<'o, S: Statements>(outcomes: &'o [Outcome<'_, S>]) -> Vec<(&'o TableName, &'o Record)> {
     let changes = outcomes.iter().filter(|outcome| outcome.failed.is_none()).flat_map(|outcome| &outcome.changes);
     changes
         .filter(|change| change.entry.schema().history != History::None)
