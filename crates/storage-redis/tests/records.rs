@@ -536,11 +536,15 @@ async fn a_full_server_is_throttled_and_can_be_emptied() {
     };
     assert!(error.kind() == ErrorKind::Throttled && error.is_retryable(), "{error}");
     assert_eq!(store.records.count(&Query::table("t").unwrap()).await.unwrap(), 2 * written as u64, "nothing half");
+    // Far beyond: also what takes little is refused, and still things can be removed.
+    cli(server.port, &["CONFIG", "SET", "maxmemory", "2mb"]);
     let error = store.records.update(&table(), "0a", fields(json!({"m": 1})), Expect::Present).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Throttled, "{error}");
     for n in 0..written {
         store.records.delete(&table(), format!("{n}a"), Expect::Present).await.unwrap();
     }
+    assert_eq!(store.records.count(&Query::table("t").unwrap()).await.unwrap(), written as u64);
+    cli(server.port, &["CONFIG", "SET", "maxmemory", "6mb"]);
     store.records.insert(&table(), "again", large(1)).await.unwrap();
 }
 

@@ -50,8 +50,11 @@ end
 local function forget(t, member, now)
   local row = t.data .. 'row:' .. member
   local found = redis.pcall('HMGET', row, '@version', '@expires', '@index')
-  -- Of another kind, or not one of ours: it is in nobody's way.
-  if found.err then call('ZREM', t.expiring, member) return 0 end
+  if found.err then
+    -- Of another kind, and not one of ours: it is in nobody's way. One that is on its way to another node comes up again.
+    if not string.find(found.err, 'non local key', 1, true) then call('ZREM', t.expiring, member) end
+    return 0
+  end
   if found[1] and not has_expired(found[2], now) then
     if found[2] then call('ZADD', t.expiring, found[2], member) else call('ZREM', t.expiring, member) end
     return 0

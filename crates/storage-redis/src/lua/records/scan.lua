@@ -18,7 +18,12 @@ end
 local answer, bytes, last = {}, 0, ''
 for n, member in ipairs(members) do
   local key = key_of(member)
-  local row = call('HGETALL', ARGV[8] .. key)
+  local row = redis.pcall('HGETALL', ARGV[8] .. key)
+  if row.err then
+    -- In a Cluster it may be on its way to another node, where the caller finds it by its name.
+    if not string.find(row.err, 'non local key', 1, true) then return row end
+    row = {}
+  end
   local about = {}
   for at = 1, #row, 2 do
     if string.sub(row[at], 1, 1) == '@' then about[row[at]] = row[at + 1] end
