@@ -133,7 +133,7 @@ impl Plan {
             match (best.index, best.order) {
                 (_, Sorted::No) => {}
                 (None, Sorted::Each(down) | Sorted::Groups(down)) => {
-                    begin_behind(range, down, encode::key(&cursor.key).as_bytes())
+                    begin_behind(range, down, encode::key(&cursor.key).as_bytes());
                 }
                 (Some(_), Sorted::Each(down)) => {
                     begin_behind(range, down, &[&best.fixed[..], encode::key(&cursor.key).as_bytes()].concat());
