@@ -61,8 +61,14 @@ fn weaker(a: &Value, b: &Value) -> Value {
     match (a, b) {
         (Value::Bool(a), Value::Bool(b)) => Value::Bool(*a && *b),
         (Value::Number(x), Value::Number(y)) if y.as_u64() < x.as_u64() => b.clone(),
+        (Value::String(x), Value::String(y)) if reach(y) < reach(x) => b.clone(),
         _ => a.clone(),
     }
+}
+
+/// How far a batch reaches, in order.
+fn reach(atomic: &str) -> Option<usize> {
+    ["record", "partition", "table", "store"].iter().position(|known| *known == atomic)
 }
 
 fn cell(capability: &str, declared: &Value) -> String {
@@ -189,5 +195,6 @@ mod tests {
         let cells = cells.map(|(name, value): (&str, Value)| cell(name, &value));
         assert_eq!(cells, ["yes", "–", "store", "5", "3 MiB"]);
         assert_eq!((weaker(&true.into(), &false.into()), weaker(&5.into(), &3.into())), (false.into(), 3.into()));
+        assert_eq!([weaker(&"store".into(), &"table".into()), weaker(&"table".into(), &"store".into())], ["table", "table"]);
     }
 }

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use storage_core::{BackendInfo, Backends, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces, url_scheme};
 
-use crate::RedisQueue;
 use crate::address::{Address, Credentials, Host, PORT, SENTINEL_PORT, read_hosts};
 use crate::client::Client;
 use crate::durability;
 use crate::layout::Layout;
+use crate::{RedisQueue, RedisRecords};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_CONNECT_TIMEOUT: u64 = 5;
@@ -39,7 +39,7 @@ impl Driver for RedisDriver {
     }
 
     fn surfaces(&self) -> Surfaces {
-        Surfaces { records: false, queue: true, blobs: false }
+        Surfaces { records: true, queue: true, blobs: false }
     }
 
     fn options(&self) -> &'static [OptionSpec] {
@@ -54,11 +54,12 @@ impl Driver for RedisDriver {
         let settings = Settings::new(config).map_err(|e| e.with_operation("redis.open"))?;
         let (info, layout, declared) = (settings.info(), settings.layout.clone(), settings.durable);
         let open = async {
-            let client = Client::new(settings)?;
+            let client = Arc::new(Client::new(settings)?);
             // Wrong addresses and passwords show here, and what the server promises is known from here on.
             let durable = durability::ask(&client, declared).await?;
+            let records = RedisRecords::new(Arc::clone(&client), layout.clone(), config.clock.clone(), durable);
             let queue = RedisQueue::new(client, layout, durable);
-            Ok(Backends { queue: Some(Arc::new(queue)), ..Backends::default() })
+            Ok(Backends { records: Some(Arc::new(records)), queue: Some(Arc::new(queue)), blobs: None })
         };
         open.await.map_err(|e: Error| e.with_operation("redis.open").with_backend(&info))
     }
@@ -85,7 +86,7 @@ const OPTIONS: &[OptionSpec] = &[
     option("connect_timeout", "How many seconds it may take to connect, 1 to 300. Default: 5."),
     option(
         "durable",
-        "Whether a message that was accepted is safe from a power cut, where the server does not say or you know better. Default: true \
+        "Whether a record or message that was accepted is safe from a power cut, where the server does not say or you know better. Default: true \
          with appendonly yes, appendfsync always and no-appendfsync-on-rewrite no on a single server, else false.",
     ),
 ];

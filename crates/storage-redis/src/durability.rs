@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::config::Topology;
 use crate::message::text;
 
-/// Whether an accepted message is there after a crash or a power cut. `declared`: what the configuration says, which is not doubted.
+/// Whether an accepted record or message is there after a crash or a power cut. `declared`: what the configuration says, which is not doubted.
 ///
 /// A server does what its `appendonly` and `appendfsync` say: `always` syncs before it answers, `everysec` may lose the last second. With
 /// `no-appendfsync-on-rewrite yes` it does not sync either while it rewrites its file, which it begins by itself. Behind
@@ -29,7 +29,7 @@ pub(crate) async fn ask(client: &Client, declared: Option<bool>) -> Result<bool>
     let Some(evicts) = settings(client, "maxmemory-policy").await? else { return Ok(false) };
     if evicts.iter().any(|policy| policy.starts_with("allkeys")) {
         tracing::warn!(
-            store = %client.info(), "the server may evict messages when its memory is full: set `maxmemory-policy noeviction`"
+            store = %client.info(), "the server may evict records and messages when its memory is full: set `maxmemory-policy noeviction`"
         );
         return Ok(false);
     }

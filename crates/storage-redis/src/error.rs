@@ -59,7 +59,7 @@ fn of_code(code: &str, error: &RedisError, text: &str) -> Error {
         }
         "OOM" => Error::new(
             ErrorKind::Throttled,
-            "the server's memory is full (`maxmemory`); nothing was changed: receive and delete messages, or give it more memory",
+            "the server's memory is full (`maxmemory`); nothing was changed: remove records or messages, or give it more memory",
         ),
         "LOADING" => Error::unavailable("the server is starting and reads its data: try again"),
         "BUSY" => Error::unavailable("the server is busy with a script of somebody: try again"),
@@ -70,9 +70,7 @@ fn of_code(code: &str, error: &RedisError, text: &str) -> Error {
             Error::unavailable(format!("the servers are changing places, or too many are gone ({text}): try again"))
         }
         "MISCONF" => Error::unavailable(format!("the server can't write its data to its disk and accepts no more ({text})")),
-        "WRONGTYPE" => {
-            Error::corrupt(format!("a key of the queue holds what this toolkit did not write ({text}): use another `prefix`"))
-        }
+        "WRONGTYPE" => Error::corrupt(format!("a key holds what this toolkit did not write ({text}): use another `prefix`")),
         _ => of_text(error, text),
     }
 }

@@ -19,6 +19,25 @@
 //! storage:{mail}:dead:info        hash        number -> "deliveries at reason"
 //! ```
 //!
+//! So do all keys of a table, whose tag is its name in lower case. `ID` is new each time that a table is created or rewritten:
+//!
+//! ```text
+//! storage:tables                  hash        name of a table in lower case -> its ID; may list one that is gone
+//! storage:{jobs}:table            hash        schema (JSON), id, stamp (what tells this state of the schema from others), and while it is being rewritten:
+//!                                             altering (the new ID), altering_schema, altering_until (µs)
+//! storage:{jobs}:dropped          hash        ID -> schema: what is still to be removed
+//! storage:{jobs}:ID:row:KEY       hash        a record: field -> JSON; @version, @updated and @expires (µs), @index (what stands in the indexes)
+//! storage:{jobs}:ID:history:KEY   list        its versions as JSON, the newest first
+//! storage:{jobs}:ID:keys          sorted set  all KEYs, score 0
+//! storage:{jobs}:ID:expiring      sorted set  KEYs, by the time of expiry
+//! storage:{jobs}:ID:kept          sorted set  KEYs with a history, score 0
+//! storage:{jobs}:ID:index:NAME    sorted set  the columns' values and the KEY, score 0; `.COLUMN` instead of NAME for a unique column
+//! storage:{jobs}:ID:unique:NAME   hash        the columns' values -> "expires KEY", - for never
+//! ```
+//!
+//! A KEY is the text as it is, an integer as 19 digits (a negative one as `-` and 2^63 + n); the parts of a key of two are separated by U+0001.
+//! A field whose name begins with `@` has another one in front.
+//!
 //! Channels: `storage:{mail}:news` and `storage:{mail}:dead:news` say how many messages have become ready.
 
 use storage_core::{Error, Result};
@@ -88,6 +107,26 @@ impl Layout {
     /// Where news of the queue, or of its dead letters, are told.
     pub(crate) fn news(&self, home: &str, dead: bool) -> String {
         self.key(home, if dead { "dead:news" } else { "news" })
+    }
+
+    /// The list of tables.
+    pub(crate) fn tables(&self) -> String {
+        format!("{}:tables", self.prefix)
+    }
+
+    /// What is known of a table, by its name in lower case.
+    pub(crate) fn table(&self, lower: &str) -> String {
+        self.key(lower, "table")
+    }
+
+    /// What is left of earlier tables of that name.
+    pub(crate) fn dropped(&self, lower: &str) -> String {
+        self.key(lower, "dropped")
+    }
+
+    /// What the keys of a table's records begin with.
+    pub(crate) fn data(&self, lower: &str, id: &str) -> String {
+        self.key(lower, id) + ":"
     }
 
     fn key(&self, home: &str, part: &str) -> String {

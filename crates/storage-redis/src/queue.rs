@@ -92,8 +92,7 @@ fn list(value: Value) -> Result<Vec<Value>> {
 }
 
 impl RedisQueue {
-    pub(crate) fn new(client: Client, layout: Layout, durable: bool) -> Self {
-        let client = Arc::new(client);
+    pub(crate) fn new(client: Arc<Client>, layout: Layout, durable: bool) -> Self {
         let capabilities = QueueCapabilities {
             delay: true,
             ttl: true,
@@ -194,7 +193,7 @@ impl RedisQueue {
 }
 
 /// What `send` gives its script, and checks.
-fn arguments(messages: &[NewMessage]) -> Result<Vec<[Vec<u8>; 6]>> {
+pub(crate) fn arguments(messages: &[NewMessage]) -> Result<Vec<[Vec<u8>; 6]>> {
     let total: usize = messages.iter().map(|message| message.body.len()).sum();
     if total > MAX_SEND {
         return Err(Error::invalid(format!(

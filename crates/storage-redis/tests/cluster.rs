@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::server::{Server, can_start, free_port};
-use common::{PATIENCE, apart, cli, open, open_impatient, queue, shared, until};
-use storage_core::{NewMessage, QueueSpec, Receive};
+use common::{PATIENCE, Store, apart, cli, number, open, open_impatient, queue, shared, until};
+use storage_core::{Batch, ColumnType, ErrorKind, Expect, Filter, NewMessage, Query, QueueSpec, Receive, TableName, TableSchema};
 
 fn ports(address: &str) -> Vec<u16> {
     let hosts = address.trim_start_matches("redis+cluster://").split('?').next().unwrap();
@@ -79,6 +79,48 @@ async fn a_slot_moves_under_load() {
     let (sent, received) = worker.await.unwrap().unwrap();
     assert_eq!(sent, received);
     assert!(sent > 10, "{sent} messages went through");
+}
+
+/// The same for a table: pages, batches and looks by key go well, and every record is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tables_slot_moves_under_load() {
+    let Ok(address) = shared("XTASK_TEST_REDIS_CLUSTER") else {
+        return storage_conformance::skip("no Redis Cluster: `cargo xtask test --backend redis` starts it");
+    };
+    let store = Store::open(&apart(&address)).await.unwrap();
+    let name: TableName = format!("wandering{}", std::process::id()).parse().unwrap();
+    let built = TableSchema::builder(name.as_str()).column("n", ColumnType::Integer).unique().index("by_n", ["n"]);
+    store.records.create_table(&built.build().unwrap()).await.unwrap();
+    let batch = (0..500).fold(Batch::new(), |batch, n| batch.put(&name, format!("{n:04}"), number(n), Expect::Absent));
+    store.records.commit(batch).await.unwrap();
+    let (stop, store) = (Arc::new(AtomicBool::new(false)), Arc::new(store));
+    let worker = {
+        let (store, name, stop) = (Arc::clone(&store), name.clone(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let (mut rounds, mut written) = (0, 500);
+            while !stop.load(Ordering::Relaxed) {
+                let puts =
+                    (written..written + 3).fold(Batch::new(), |b, n| b.put(&name, format!("{n:04}"), number(n), Expect::Absent));
+                store.records.commit(puts).await?;
+                written += 3;
+                let page = store.records.scan(&Query::table(name.clone())?.limit(10_000)).await?;
+                assert_eq!(i64::try_from(page.records.len()).unwrap(), written);
+                let by_index = Query::table(name.clone())?.filter(Filter::lt("n", 100)?).limit(1_000);
+                assert_eq!(store.records.scan(&by_index).await?.records.len(), 100);
+                assert!(store.records.get(&name, "0007").await?.is_some());
+                let taken = store.records.insert(&name, "x", number(5)).await.unwrap_err();
+                assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{taken}");
+                rounds += 1;
+            }
+            Ok::<_, storage_core::Error>(rounds)
+        })
+    };
+    let (ports, slot) = (ports(&address), cli(ports(&address)[0], &["CLUSTER", "KEYSLOT", name.as_str()]));
+    tokio::task::spawn_blocking(move || move_slot(&ports, &slot)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stop.store(true, Ordering::Relaxed);
+    let rounds = worker.await.unwrap().unwrap();
+    assert!(rounds > 3, "{rounds} rounds");
 }
 
 fn move_slot(ports: &[u16], slot: &str) {

@@ -7,15 +7,10 @@ mod common;
 use std::time::Duration;
 
 use common::server::{Server, can_start, free_port};
-use common::{apart, cli, open, port, queue, single_or_skip};
+use common::{apart, cli, open, port, prefix, queue, single_or_skip};
 use storage_core::{ErrorKind, NewMessage, QueueSpec, Receive};
 
 const LONG: Duration = Duration::from_secs(120);
-
-/// The prefix of a store at an address made by [`apart`].
-fn prefix(url: &str) -> String {
-    url.split("prefix=").nth(1).unwrap().trim_end_matches('&').to_owned()
-}
 
 /// Keys that hold what somebody else wrote are an error that says so, not a crash.
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::server::{Server, can_start, free_port};
 use common::{PATIENCE, apart, cli, harness, open_impatient, queue, until};
-use storage_conformance::{Case, Harness, queues};
+use storage_conformance::{Case, Harness};
 use storage_core::{ErrorKind, NewMessage, Receive};
 
 /// The servers, once the sentinel knows the replica and the replica has caught up.
@@ -30,8 +30,8 @@ fn url(sentinel: &Server) -> String {
 
 /// A case of the suites on these servers.
 macro_rules! cases {
-    ($($theme:ident::$case:ident),* $(,)?) => {
-        [$((stringify!($case), (|h| Box::pin(queues::$theme::$case(h))) as Case)),*]
+    ($($suite:ident::$theme:ident::$case:ident),* $(,)?) => {
+        [$((stringify!($case), (|h| Box::pin(storage_conformance::$suite::$theme::$case(h))) as Case)),*]
     };
 }
 
@@ -43,19 +43,28 @@ async fn promises_hold() {
     let (_primary, _replica, sentinel) = servers().await;
     let harness = harness(Ok(format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port)), "redis+sentinel://127.0.0.1:1/main");
     let cases = cases![
-        admin::create_is_idempotent,
-        admin::stats_follow_the_messages,
-        content::bodies_are_bytes,
-        content::many_messages_in_one_call,
-        dead_letter::redrive_sends_home,
-        dedup::a_duplicate_is_not_sent,
-        delay::a_delayed_message_comes_later,
-        handles::a_broken_place_gives_errors,
-        handles::a_second_handle_shares_the_queue,
-        lease::a_message_comes_back_when_its_lease_ends,
-        lease::a_stale_receipt_is_refused,
-        order::higher_priorities_come_first,
-        receive::a_waiting_receive_gets_what_is_sent,
+        queues::admin::create_is_idempotent,
+        queues::admin::stats_follow_the_messages,
+        queues::content::bodies_are_bytes,
+        queues::content::many_messages_in_one_call,
+        queues::dead_letter::redrive_sends_home,
+        queues::dedup::a_duplicate_is_not_sent,
+        queues::delay::a_delayed_message_comes_later,
+        queues::handles::a_broken_place_gives_errors,
+        queues::handles::a_second_handle_shares_the_queue,
+        queues::lease::a_message_comes_back_when_its_lease_ends,
+        queues::lease::a_stale_receipt_is_refused,
+        queues::order::higher_priorities_come_first,
+        queues::receive::a_waiting_receive_gets_what_is_sent,
+        records::batch::all_writes_or_none,
+        records::batch::the_error_names_the_failed_write,
+        records::concurrency::version_preconditions_lose_no_update,
+        records::expiry::expired_records_are_not_read,
+        records::paging::pages_are_complete_and_disjoint,
+        records::schema::rename_column,
+        records::unique::one_of_many_gets_the_value,
+        transactions::isolation::write_skew_is_caught,
+        transactions::outbox::a_message_arrives_with_its_records,
     ];
     // Cases need not be sent between threads: they run on this one.
     let local = tokio::task::LocalSet::new();

@@ -1,4 +1,4 @@
-//! Queues on Redis: rows of tasks go beside them, into SQLite.
+//! Records and queues on Redis; rows of tasks, their results, events and schedules too where nothing else is configured.
 
 use serde_json::json;
 
@@ -39,9 +39,60 @@ fn redis_queues_by_url() {
 }
 
 #[test]
+fn redis_records_by_url() {
+    let Some(url) = address("records") else { return };
+    let sandbox = Sandbox::new();
+    let on = |args: &[&str]| [&["--url", &url], args].concat().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let ok = |args: &[&str]| sandbox.ok(&on(args).iter().map(String::as_str).collect::<Vec<_>>());
+    let json = |args: &[&str]| sandbox.json(&on(args).iter().map(String::as_str).collect::<Vec<_>>());
+    let fails = |code, args: &[&str]| sandbox.fails(code, &on(args).iter().map(String::as_str).collect::<Vec<_>>());
+    let schema = "name = \"jobs\"\nid = { name = \"id\", type = \"integer\" }\ncolumns = [{ name = \"status\", type = \"text\" }]\n\
+                  indexes = [{ name = \"by_status\", columns = [\"status\"] }]\nhistory = \"keep_all\"\n";
+    sandbox.write("jobs.toml", schema);
+    ok(&["table", "create", "jobs.toml"]);
+    for (id, status) in [("2", "done"), ("10", "ready"), ("1", "ready")] {
+        ok(&["record", "put", "jobs", id, &json!({"status": status}).to_string()]);
+    }
+    ok(&["record", "put", "jobs", "2", "{\"status\":\"ready\"}"]);
+    assert_eq!(json(&["record", "get", "jobs", "2"]).remove(0)["version"], 2);
+    assert_eq!(json(&["record", "history", "jobs", "2"]).len(), 2);
+    let keys = |lines: Vec<serde_json::Value>| lines.iter().filter_map(|line| line["key"].as_i64()).collect::<Vec<_>>();
+    assert_eq!(keys(json(&["record", "query", "jobs", "--filter", "status = 'ready'", "--order", "id:desc"])), [10, 2, 1]);
+    assert_eq!(keys(json(&["record", "query", "jobs", "--limit", "2"])), [1, 2]);
+    ok(&["record", "delete", "jobs", "10"]);
+    assert_eq!(json(&["record", "count", "jobs"]).remove(0)["count"], 2);
+    fails(3, &["record", "get", "jobs", "10"]);
+    // Another process has written all of it, so to speak: nothing was kept in this one.
+    assert_eq!(json(&["table", "ls"]).remove(0)["name"], "jobs");
+    ok(&["table", "drop", "jobs"]);
+    assert_eq!(json(&["table", "ls"]), Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn redis_is_checked() {
+    let Some(url) = address("check") else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write("storage.toml", format!("task_queue = \"{url}\"\n"));
+    let lines = sandbox.json(&["check"]);
+    for name in ["records", "task_queue", "result_storage", "event_storage", "schedule_storage"] {
+        let line = lines.iter().find(|line| line["component"] == name).unwrap();
+        assert_eq!((&line["ok"], &line["type"]), (&json!(true), &json!("redis")), "{line}");
+    }
+}
+
+#[test]
 fn redis_carries_the_tasks_of_a_worker() {
     let Some(url) = address("worker") else { return };
-    carries_the_tasks_of_a_worker(&url);
+    let sandbox = carries_the_tasks_of_a_worker(&url);
+    assert!(!sandbox.path("storage.db").exists(), "rows and results are on Redis as well");
+}
+
+#[test]
+fn redis_cluster_carries_the_tasks_of_a_worker() {
+    let Ok(address) = std::env::var("XTASK_TEST_REDIS_CLUSTER") else {
+        return storage_conformance::skip("no Redis Cluster: `cargo xtask test` starts it, or set XTASK_TEST_REDIS_CLUSTER");
+    };
+    carries_the_tasks_of_a_worker(&format!("{address}?prefix=cli-cluster-{}", std::process::id()));
 }
 
 #[test]

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use storage_conformance::{DriverHarness, Place};
-use storage_core::{Driver as _, DriverConfig, QueueName, QueueSpec, QueueStore, Result};
+use storage_core::{
+    ColumnType, Driver as _, DriverConfig, Fields, QueueName, QueueSpec, QueueStore, RecordStore, Result, TableName, TableSchema,
+    fields,
+};
 use storage_redis::RedisDriver;
 
 /// How long is waited for what should come.
@@ -50,6 +53,46 @@ pub(crate) async fn open(url: &str) -> Result<QueueStore> {
 /// Gives up early, so that a test sees the end of a wait.
 pub(crate) async fn open_impatient(url: &str, timeout: Duration) -> Result<QueueStore> {
     open_with(&DriverConfig { timeout: Some(timeout), ..DriverConfig::from_url(url) }).await
+}
+
+/// Records and queues of one store.
+pub(crate) struct Store {
+    pub(crate) records: RecordStore,
+    pub(crate) queue: QueueStore,
+}
+
+impl Store {
+    pub(crate) async fn open(url: &str) -> Result<Self> {
+        Self::with(&DriverConfig::from_url(url)).await
+    }
+
+    /// Gives up early, so that a test sees the end of a wait.
+    pub(crate) async fn impatient(url: &str, timeout: Duration) -> Result<Self> {
+        Self::with(&DriverConfig { timeout: Some(timeout), ..DriverConfig::from_url(url) }).await
+    }
+
+    async fn with(config: &DriverConfig) -> Result<Self> {
+        let backends = RedisDriver.open(config).await?;
+        let records = RecordStore::new(backends.records.expect("records"));
+        Ok(Self { records, queue: QueueStore::new(backends.queue.expect("queues")) })
+    }
+}
+
+pub(crate) fn schema() -> TableSchema {
+    TableSchema::builder("t").column("n", ColumnType::Integer).index("by_n", ["n"]).build().unwrap()
+}
+
+pub(crate) fn table() -> TableName {
+    "t".parse().unwrap()
+}
+
+pub(crate) fn number(n: i64) -> Fields {
+    fields(serde_json::json!({ "n": n }))
+}
+
+/// The prefix of a store at an address made by [`apart`].
+pub(crate) fn prefix(url: &str) -> String {
+    url.split("prefix=").nth(1).unwrap().trim_end_matches('&').to_owned()
 }
 
 async fn open_with(config: &DriverConfig) -> Result<QueueStore> {
