@@ -1,6 +1,6 @@
 //! Reading records.
 //!
-//! Behind each statement comes, in the same trip, the question whether the tables are still those that it was made for: then what it answered holds.
+//! Each statement answers, beside its rows, how often the tables have been changed: where that is as it was when the statement was made, its answer holds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use crate::row::Row;
 use chrono::{DateTime, Utc};
 use storage_core::{Error, Filter, Key, Page, Query, Record, Result, TableName};
 use storage_sql::server::{history_key, history_version, keeps_history};
-use storage_sql::{Statement, row};
+use storage_sql::{SqlRow, SqlValue, Statement, row};
 
 use crate::bind::Param;
 use crate::catalog::{self, Catalog, Entry, GENERATION};
 use crate::connection::Connection;
-use crate::error::{OrExplain as _, PgResult, explain, is_about_schema};
+use crate::error::{PgResult, explain, is_about_schema};
 use crate::history;
 use crate::row::Columns;
 use crate::shared::Shared;
@@ -64,16 +64,38 @@ impl<'s> Steady<'s> {
     }
 }
 
-/// One statement and the question behind it.
-async fn ask(connection: &Connection, tables: &Catalog, sql: &Arc<str>, values: Vec<Param<'_>>) -> Answer<Vec<Row>> {
-    let steps = vec![(connection.prepare(sql).await?, values), (connection.prepare(&GENERATION.into()).await?, Vec::new())];
-    let mut answers = connection.pipeline("", steps, "").await.map_err(|(_, error)| error)?;
-    let generation = answers.pop().unwrap_or_default();
-    Ok(catalog::generation(&generation).map(|generation| answers.pop().filter(|_| tables.is_current(generation))))
+/// What a statement of [`ask`] answered: the rows, each with the generation before it.
+struct Dated(Vec<Row>);
+
+impl Dated {
+    fn rows(&self) -> impl Iterator<Item = Behind<'_>> {
+        self.0.iter().map(Behind)
+    }
+}
+
+/// A row without its first column.
+struct Behind<'r>(&'r Row);
+
+impl SqlRow for Behind<'_> {
+    fn value(&self, column: usize) -> Result<SqlValue<'_>> {
+        self.0.value(column + 1)
+    }
+}
+
+/// Asks, and for the generation as of the same moment. Where there are no rows that could tell it, it is asked for afterwards: it only grows.
+async fn ask(connection: &Connection, tables: &Catalog, sql: &str, values: Vec<Param<'_>>) -> Answer<Dated> {
+    let Some(rest) = sql.strip_prefix("SELECT ") else { return Ok(Err(Error::internal("a read that is no SELECT"))) };
+    let dated: Arc<str> = format!("SELECT ({GENERATION}), {rest}").into();
+    let rows = connection.rows(&connection.prepare(&dated).await?, values).await?;
+    let generation = match rows.first() {
+        Some(_) => catalog::generation(&rows),
+        None => catalog::generation(&connection.query(GENERATION, Vec::new()).await?),
+    };
+    Ok(generation.map(|generation| tables.is_current(generation).then_some(Dated(rows))))
 }
 
 /// Turns what [`ask`] answered into something else.
-fn then<T>(answer: Result<Option<Vec<Row>>>, make: impl FnOnce(Vec<Row>) -> Result<T>) -> Result<Option<T>> {
+fn then<T>(answer: Result<Option<Dated>>, make: impl FnOnce(Dated) -> Result<T>) -> Result<Option<T>> {
     answer?.map(make).transpose()
 }
 
@@ -107,9 +129,9 @@ async fn by_keys(
         Err(error) => return Ok(Err(error)),
     };
     let answer = ask(connection, catalog, &entry.sql.select, Columns::of_keys(entry.schema(), keys)).await?;
-    Ok(then(answer, |rows| {
+    Ok(then(answer, |dated| {
         let now = shared.time.now();
-        let records = rows.iter().map(|found| row::read(found, entry.schema()));
+        let records = dated.rows().map(|found| row::read(&found, entry.schema()));
         let mut records = records.filter(|record| record.as_ref().map_or(true, |record| !record.is_expired(now)));
         if let [_] = keys {
             return Ok(vec![records.next().transpose()?]);
@@ -149,7 +171,7 @@ async fn page(shared: &Shared, connection: &Connection, catalog: &Catalog, query
     if let ([segment], Filter::All) = (scan.segments.as_slice(), &scan.rest) {
         let segment = segment.clone().with_limit(limit as u64 + 1);
         let answer = ask(connection, catalog, &segment.sql, values(&segment)).await?;
-        return Ok(then(answer, |rows| Ok(finish(rows.iter().map(|found| row::read(found, schema)).collect::<Result<_>>()?))));
+        return Ok(then(answer, |dated| Ok(finish(dated.rows().map(|found| row::read(&found, schema)).collect::<Result<_>>()?))));
     }
     let mut records = Vec::new();
     let taken = candidates(connection, entry, query, now, |record| {
@@ -180,9 +202,9 @@ async fn number(shared: &Shared, connection: &Connection, catalog: &Catalog, que
     };
     if rest == Filter::All {
         let answer = ask(connection, catalog, &statement.sql, values(&statement)).await?;
-        return Ok(then(answer, |rows| {
-            let count: i64 = rows.first().map_or(Ok(0), |found| found.try_get(0).or_explain())?;
-            Ok(count.unsigned_abs())
+        return Ok(then(answer, |dated| {
+            let count = dated.rows().next().map(|found| row::integer(&found, 0)).transpose()?.flatten();
+            Ok(count.unwrap_or(0).unsigned_abs())
         }));
     }
     let mut count = 0;
@@ -266,7 +288,7 @@ async fn versions(connection: &Connection, catalog: &Catalog, table: &TableName,
     if let Err(error) = kept {
         return Ok(Err(error));
     }
-    let text = storage_sql::SqlValue::Text(history_key(key).into());
-    let answer = ask(connection, catalog, &history::READ.into(), vec![table.as_str().into(), text.into()]).await?;
-    Ok(then(answer, |rows| rows.iter().map(|found| history_version(found, key)).collect()))
+    let text = SqlValue::Text(history_key(key).into());
+    let answer = ask(connection, catalog, history::READ, vec![table.as_str().into(), text.into()]).await?;
+    Ok(then(answer, |dated| dated.rows().map(|found| history_version(&found, key)).collect()))
 }
