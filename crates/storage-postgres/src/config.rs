@@ -130,7 +130,9 @@ pub(crate) struct Settings {
     /// Address and login.
     pub(crate) server: tokio_postgres::Config,
     pub(crate) schema: Option<String>,
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "read where TLS is compiled in"))]
     pub(crate) tls: TlsMode,
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "read where TLS is compiled in"))]
     pub(crate) root_certificates: Option<String>,
     pub(crate) connections: usize,
     pub(crate) timeout: Duration,
