@@ -106,17 +106,12 @@ async fn killed(server: Server) -> (Server, Arc<Store>, Vec<String>) {
     let writers: Vec<_> = (0..8).map(|number| writer(&store, number, &stop)).collect();
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(400)).await;
-        let (down, mut back) = tokio::sync::oneshot::channel();
-        tokio::task::spawn_blocking(move || {
+        server = tokio::task::spawn_blocking(move || {
             server.restart();
-            drop(down.send(server));
-        });
-        server = loop {
-            match back.try_recv() {
-                Ok(server) => break server,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        };
+            server
+        })
+        .await
+        .unwrap();
     }
     until("a write goes through", async || store.records.upsert(&table(), "after", number(1)).await.ok()).await;
     store.records.delete(&table(), "after", Expect::Present).await.unwrap();

@@ -68,9 +68,26 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Starts it, again with what is in its folder, and waits until it answers.
+    /// Starts it, again with what is in its folder, and waits until it answers. A client that looks for it may have its port for a moment: then it is
+    /// started once more.
     pub(crate) fn restart(&mut self) {
-        self.kill();
+        let started = Instant::now();
+        loop {
+            self.kill();
+            self.spawn();
+            let spawned = Instant::now();
+            while spawned.elapsed() < Duration::from_secs(5) {
+                if self.answers() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(started.elapsed() < super::PATIENCE, "redis-server does not come up: {log}");
+        }
+    }
+
+    fn spawn(&mut self) {
         let mut command = Command::new("sh");
         command.args(["-c", GUARD, "sh", "redis-server"]);
         if !self.arguments.iter().any(|argument| argument == "--sentinel") {
@@ -81,12 +98,6 @@ impl Server {
         let mut child = command.spawn().unwrap();
         let guard = child.stdin.take().unwrap();
         self.running = Some((child, guard));
-        let started = Instant::now();
-        while !self.answers() {
-            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            assert!(started.elapsed() < super::PATIENCE, "redis-server does not come up: {log}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 
     fn answers(&self) -> bool {
