@@ -97,7 +97,7 @@ async fn tables_are_as_an_administrator_would_make_them(address: String) {
     // Values are the server's own, and can be asked for by its own means.
     let row = json!({"mail": "a@x", "total": 1.5, "paid": true, "at": "2026-11-27T10:00:00Z", "lines": [{"sku": "x", "n": 2}], "scan": "AAE="});
     opened.records.insert(&orders.name, ("acme", 7), fields(row)).await.unwrap();
-    let select = "SELECT CONCAT_WS(' ', tenant, number, mail, `at`, JSON_EXTRACT(`lines`, '$[0].n'), HEX(scan)) FROM orders WHERE paid AND total > 1";
+    let select = "SELECT CONCAT_WS(' ', tenant, number, mail, `at`, CAST(JSON_EXTRACT(`lines`, '$[0].n') AS SIGNED), HEX(scan)) FROM orders WHERE paid AND total > 1";
     assert_eq!(raw.text(select).await.unwrap(), "acme 7 a@x 2026-11-27 10:00:00.000000 2 0001");
 }
 
