@@ -26,17 +26,14 @@ impl Shop {
         let servers = ["XTASK_TEST_RABBITMQ", "XTASK_TEST_POSTGRES", "XTASK_TEST_REDIS", "XTASK_TEST_SEAWEEDFS"];
         let servers: Result<Vec<String>, String> = servers.into_iter().map(server).collect();
         let servers = servers.map_err(|reason| storage_conformance::skip(&reason)).ok()?;
-        let [rabbitmq, postgres, _redis, s3] = &*servers else { unreachable!("four servers") };
+        let [rabbitmq, postgres, redis, s3] = &*servers else { unreachable!("four servers") };
         let own = format!("shop{}", uuid::Uuid::now_v7().simple());
-        let bucket = |name: &str| {
-            format!("s3://{own}-{name}?endpoint={s3}&access_key=storagetest&secret_key=storagetestsecret&dialect=seaweedfs")
-        };
+        let files = format!("s3://{own}?endpoint={s3}&access_key=storagetest&secret_key=storagetestsecret&dialect=seaweedfs");
         let variables = vec![
             ("SHOP_QUEUE", format!("{rabbitmq}?prefix={own}.")),
             ("SHOP_DATABASE", format!("{postgres}?schema={own}")),
-            // Redis has no records yet. With them: `format!("{_redis}?prefix={own}")`.
-            ("SHOP_RESULTS", bucket("results")),
-            ("SHOP_FILES", bucket("files")),
+            ("SHOP_RESULTS", format!("{redis}?prefix={own}")),
+            ("SHOP_FILES", files),
         ];
         let sandbox = Sandbox::new();
         sandbox.write("storage.toml", EXAMPLE);
@@ -75,7 +72,7 @@ fn a_demo_and_a_worker_on_five_services() {
     for (component, driver) in [
         ("task_queue", "amqp"),
         ("records", "postgres"),
-        ("result_storage", "s3"),
+        ("result_storage", "redis"),
         ("event_storage", "postgres"),
         ("schedule_storage", "sqlite"),
         ("blobs", "s3"),
@@ -112,7 +109,7 @@ fn a_demo_and_a_worker_on_five_services() {
     worker.signal("TERM");
     worker.end().ok();
 
-    // Who has what: events in the database, results in the bucket, schedules in the file here.
+    // Who has what: events in the database, results in Redis, schedules in the file here.
     let kinds: Vec<Value> = shop.json(&["event", "ls", "--task", "7"]).iter().map(|event| event["kind"].clone()).collect();
     assert_eq!(kinds, ["submitted", "started", "succeeded"]);
     assert!(shop.sandbox.path("schedules.db").exists() && !shop.sandbox.path("storage.db").exists());
