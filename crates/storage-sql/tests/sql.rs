@@ -85,7 +85,7 @@ fn tables_are_created_with_system_columns_and_indexes() {
 #[test]
 fn mysql_has_room_for_what_is_in_an_index() {
     let schema = TableSchema::builder("t")
-        .partition("p", storage_core::KeyType::Text)
+        .partition("p", KeyType::Text)
         .column("a", ColumnType::Text)
         .column("b", ColumnType::Text)
         .column("c", ColumnType::Text)
