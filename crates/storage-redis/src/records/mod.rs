@@ -175,11 +175,15 @@ impl RecordBackend for RedisRecords {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let started = Instant::now();
-        for _ in 0..MAX_TRIES {
+        let (started, mut changes) = (Instant::now(), 0);
+        while changes < MAX_TRIES {
             match commit::attempt(&self.records, &batch).await? {
                 Outcome::Done(versions) => return Ok(versions),
-                Outcome::Stale(name) => self.records.tables.forget(&name),
+                Outcome::Stale(name) => {
+                    self.records.tables.forget(&name);
+                    changes += 1;
+                }
+                // Ends with the timeout.
                 Outcome::Busy(name) => self.records.wait(&name, started).await?,
             }
         }
