@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use redis::{Value, cmd};
 use storage_core::{Column, Error, Result, SchemaChange, TableName, TableSchema, Undeclared};
 use tokio::time::Instant;
@@ -26,7 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How many records are written anew by one call.
 const ROWS: usize = 200;
 /// How many versions of a history.
-const VERSIONS: isize = 200;
+const VERSIONS: usize = 200;
+/// How many histories are written anew at once.
+const AT_ONCE: usize = 64;
 
 pub(super) async fn alter(records: &Arc<Records>, name: &TableName, change: &SchemaChange) -> Result<()> {
     let (records, name, change) = (Arc::clone(records), name.clone(), change.clone());
@@ -141,9 +144,9 @@ impl Records {
             page.arg(&set).arg(&from).arg("+").arg("LIMIT").arg(0).arg(ROWS);
             let members = list(Some(self.client.command(&page, &set).await?))?;
             let Some(last) = members.last().cloned() else { return Ok(()) };
-            for member in members {
-                self.copy_history(table, next, change, &bytes(member)?).await?;
-            }
+            let copies =
+                members.into_iter().map(|member| async move { self.copy_history(table, next, change, &bytes(member)?).await });
+            futures::stream::iter(copies).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
             from = format!("({}", String::from_utf8(bytes(last)?).map_err(|_| strange("a key that is no text"))?);
         }
     }
@@ -161,6 +164,7 @@ impl Records {
             if texts.is_empty() {
                 return Ok(());
             }
+            let is_last = texts.len() < VERSIONS;
             at += VERSIONS;
             let mut versions = Vec::with_capacity(texts.len());
             for text in texts {
@@ -170,6 +174,9 @@ impl Records {
             }
             let arguments: Vec<&[u8]> = std::iter::once(member).chain(versions.iter().map(Vec::as_slice)).collect();
             self.copy(next, &keys, &arguments, b"history").await?;
+            if is_last {
+                return Ok(());
+            }
         }
     }
 }
