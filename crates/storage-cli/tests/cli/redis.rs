@@ -72,11 +72,11 @@ fn redis_records_by_url() {
 fn redis_is_checked() {
     let Some(url) = address("check") else { return };
     let sandbox = Sandbox::new();
-    sandbox.write("storage.toml", format!("task_queue = \"{url}\"\n"));
+    sandbox.write("storage.toml", format!("task_queue = \"{url}\"\nblobs = \"fs://blobs\"\n"));
     let lines = sandbox.json(&["check"]);
     for name in ["records", "task_queue", "result_storage", "event_storage", "schedule_storage"] {
         let line = lines.iter().find(|line| line["component"] == name).unwrap();
-        assert_eq!((&line["ok"], &line["type"]), (&json!(true), &json!("redis")), "{line}");
+        assert_eq!((&line["ok"], &line["driver"]), (&json!(true), &json!("redis")), "{line}");
     }
 }
 
