@@ -26,7 +26,7 @@ pub enum TailFrom {
     Beginning,
     /// With the first event at this time or later.
     Since(DateTime<Utc>),
-    /// With what comes from now on.
+    /// With what comes from now on. What a program whose clock is behind this one's writes before the first look has ended is taken for what was there.
     Now,
 }
 
