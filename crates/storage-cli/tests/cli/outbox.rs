@@ -15,8 +15,9 @@ fn sandbox() -> Sandbox {
     sandbox.write(
         "storage.toml",
         format!(
-            "records = \"sqlite:///{}\"\nblobs = \"fs:./blobs\"\n[task_queue]\nurl = \"file://{}\"\nauto_create = false\n",
+            "records = \"sqlite:///{}\"\nblobs = \"fs:{}\"\n[task_queue]\nurl = \"file://{}\"\nauto_create = false\n",
             path("app.db"),
+            path("blobs"),
             path("queue")
         ),
     );
@@ -105,10 +106,8 @@ fn tasks_whose_message_is_owed_are_shown_and_relayed() {
             .replace("queue\"\n", "queue/q.db\"\n")
             .replace("false", "true"),
     );
-    sandbox.write(
-        "storage.toml",
-        fs::read_to_string(sandbox.path("storage.toml")).unwrap() + "[event_storage]\nurl = \"fs://events\"\n",
-    );
+    let events = format!("[event_storage]\nurl = \"fs:{}\"\n", sandbox.path("events").display());
+    sandbox.write("storage.toml", fs::read_to_string(sandbox.path("storage.toml")).unwrap() + &events);
     sandbox.ok(&["task", "submit", "x", "--id", "owed"]);
     // As a process leaves it that ends between the task and its message.
     program(&sandbox, async |storage| {
