@@ -153,10 +153,7 @@ struct Inner {
 
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox")
-            .field("records", &self.inner.backend)
-            .field("queue", &self.inner.queue)
-            .finish_non_exhaustive()
+        f.debug_struct("Outbox").field("records", &self.inner.backend).field("queue", &self.inner.queue).finish_non_exhaustive()
     }
 }
 
