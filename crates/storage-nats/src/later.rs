@@ -66,7 +66,7 @@ pub(crate) fn watch(inner: &Arc<Inner>, open: &Arc<Open>, until: Instant) {
         let _active = inner.enter();
         let mut closing = inner.closing();
         while open.later.goes_on() {
-            let looked = look(&inner, &open, Some(SLICE)).await;
+            let looked = wait_and_look(&inner, &open).await;
             if *closing.borrow() {
                 return open.later.end();
             }
@@ -86,23 +86,42 @@ pub(crate) fn watch(inner: &Arc<Inner>, open: &Arc<Open>, until: Instant) {
     });
 }
 
-/// Looks for delayed messages. Answers how many came to the living.
+/// Waits for a delayed message, and looks at what came with it.
+async fn wait_and_look(inner: &Arc<Inner>, open: &Open) -> Result<()> {
+    let first = fetch(inner, open, 1, Some(SLICE)).await?;
+    if !first.is_empty() {
+        sort_out(inner, open, first).await;
+        look(inner, open).await?;
+    }
+    Ok(())
+}
+
+/// Looks for delayed messages that are there. Answers how many came to the living.
 ///
 /// # Errors
 /// The server's.
-pub(crate) async fn look(inner: &Arc<Inner>, open: &Open, wait: Option<Duration>) -> Result<usize> {
+pub(crate) async fn look(inner: &Arc<Inner>, open: &Open) -> Result<usize> {
+    let fetched = fetch(inner, open, open.batch(BATCH, 0), None).await?;
+    Ok(sort_out(inner, open, fetched).await)
+}
+
+async fn fetch(inner: &Arc<Inner>, open: &Open, batch: usize, wait: Option<Duration>) -> Result<Vec<Raw>> {
     let consumer = open.names.later_consumer();
-    let question = Question { stream: &open.names.stream, consumer: &consumer, batch: open.batch(BATCH, 0), wait };
+    let question = Question { stream: &open.names.stream, consumer: &consumer, batch, wait };
     let mut closing = inner.closing();
     let stop = async move { drop(closing.wait_for(|closing| *closing).await) };
-    let pulled = pull::pull(&inner.client, &question, stop).await?;
-    let settled: Vec<_> = pulled.messages.into_iter().map(|raw| due(inner, open, raw)).collect();
+    Ok(pull::pull(&inner.client, &question, stop).await?.messages)
+}
+
+/// Answers how many came to the living.
+async fn sort_out(inner: &Inner, open: &Open, fetched: Vec<Raw>) -> usize {
+    let settled: Vec<_> = fetched.into_iter().map(|raw| due(inner, open, raw)).collect();
     let mut settled = futures::stream::iter(settled).buffered(BATCH);
     let mut brought = 0;
     while let Some(was_due) = settled.next().await {
         brought += usize::from(was_due);
     }
-    Ok(brought)
+    brought
 }
 
 /// Brings a message to the living if it is due; else gives it back until it is.

@@ -2,8 +2,7 @@
 //!
 //! A question that nobody listens for any more is harmful: servers before 2.10.20 that meet one when a message is due again take it off their list and
 //! go one message back. The message then comes with a wrong count, or after another ack wait, or goes to two at once. So a pull that ends before the
-//! server has ended it takes its listener away, and asks the server to look after the consumer, which removes such questions; both go over one
-//! connection, so nothing comes in between. What the server sent until then is not lost: it is part of the answer.
+//! server has ended it takes its question back, see [`withdraw`]; what the server sent until then is part of the answer.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +69,7 @@ pub(crate) struct Question<'a> {
     pub(crate) stream: &'a str,
     pub(crate) consumer: &'a str,
     pub(crate) batch: usize,
-    /// How long to wait for the first message; `None`: not at all.
+    /// How long to wait for the first message; `None`: not at all. Better not with a large batch: a question is taken back by as many messages.
     pub(crate) wait: Option<Duration>,
 }
 
@@ -103,19 +102,19 @@ pub(crate) async fn pull(client: &NatsClient, question: &Question<'_>, stop: imp
         request["expires"] = json!(u64::try_from((wait + LONGER).as_nanos()).unwrap_or(u64::MAX));
     }
     let request = serde_json::to_vec(&request)?;
-    let inbox = client.nats().new_inbox();
+    let inbox = Subject::from(client.nats().new_inbox());
     let started = Instant::now();
     let ask = async {
         let listener =
             client.nats().subscribe(inbox.clone()).await.map_err(|_| Error::unavailable("the connection was closed"))?;
         let asked = Instant::now();
-        let sent = client.nats().publish_with_reply(call, inbox, request.into()).await;
+        let sent = client.nats().publish_with_reply(call, inbox.clone(), request.into()).await;
         sent.map_err(|_| Error::unavailable("the connection was closed"))?;
         Ok::<_, Error>((listener, asked))
     };
     let asking = tokio::time::timeout(client.timeout(), ask).await;
     let (mut listener, asked) = asking.map_err(|_| client.no_answer(started))??;
-    let mut messages = Vec::new();
+    let (mut messages, mut heard) = (Vec::new(), 0);
     let mut stop = std::pin::pin!(stop);
     let mut last = asked;
     let end = loop {
@@ -139,6 +138,7 @@ pub(crate) async fn pull(client: &NatsClient, question: &Question<'_>, stop: imp
             }
         };
         let Some(message) = message else { return Err(Error::unavailable("the connection was closed")) };
+        heard += 1;
         match message.status.map(|status| status.as_u16()) {
             None => messages.extend(Raw::read(message)),
             // A sign of life.
@@ -168,7 +168,8 @@ pub(crate) async fn pull(client: &NatsClient, question: &Question<'_>, stop: imp
         End::Exhausted => Ok(Pulled { messages, asked, exhausted: true }),
         End::Complete => Ok(Pulled { messages, asked, exhausted: false }),
         End::Cut => {
-            let looked = withdraw(client, question, &mut listener, &mut messages).await;
+            let open = Open { question, inbox, heard };
+            let looked = withdraw(client, open, &mut listener, &mut messages).await;
             // What is in hand is worth more than the news that the server went silent.
             if messages.is_empty() {
                 looked?;
@@ -182,25 +183,54 @@ fn missing(question: &Question<'_>) -> Error {
     Error::not_found(format!("there is no consumer `{}` of stream `{}`", question.consumer, question.stream))
 }
 
-/// Takes the question back. What the server has sent before it learns of that is taken in.
+/// A question that the server has, as far as we know.
+struct Open<'a> {
+    question: &'a Question<'a>,
+    /// Where the answer comes.
+    inbox: Subject,
+    /// How many messages came, the server's remarks included.
+    heard: u64,
+}
+
+/// Takes a question back. What the server sends before it learns of that is taken in.
+///
+/// A client library that ends a listener may lose what is on its way to it. So the listener is ended by a count: one more than all that this question
+/// can bring. We send as many empty messages to ourselves as are missing; both ends count alike, so the server sends nothing after the last that we
+/// take in. Then the server is asked to look after the consumer, which removes the question.
 async fn withdraw(
     client: &NatsClient,
-    question: &Question<'_>,
+    open: Open<'_>,
     listener: &mut async_nats::Subscriber,
     messages: &mut Vec<Raw>,
 ) -> Result<()> {
-    let drained = tokio::time::timeout(client.timeout(), listener.drain()).await;
-    if !matches!(drained, Ok(Ok(()))) {
-        return Err(Error::unavailable("the connection is down"));
-    }
+    let Open { question, inbox, heard } = open;
+    // The messages, why there are no more, and one of ours.
+    let all = question.batch as u64 + 2;
+    let count = async {
+        listener.unsubscribe_after(all).await.map_err(|_| Error::unavailable("the connection is down"))?;
+        for _ in heard..all {
+            client.publish(inbox.clone(), Bytes::new()).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    let started = Instant::now();
+    let counted = tokio::time::timeout(client.timeout(), count).await;
+    counted.map_err(|_| client.no_answer(started))??;
     let looked = info(client, question.stream, question.consumer).await;
     // All of it was sent before the answer to `info`; the stream ends by itself.
-    while let Ok(Some(message)) = tokio::time::timeout(SILENCE, listener.next()).await {
+    while let Ok(message) = tokio::time::timeout(SILENCE, listener.next()).await {
+        let Some(message) = message else { return looked.map(drop) };
         if message.status.is_none() {
             messages.extend(Raw::read(message));
         }
     }
-    looked.map(drop)
+    // We may not be allowed to send to ourselves.
+    let drained = tokio::time::timeout(client.timeout(), listener.drain()).await;
+    if !matches!(drained, Ok(Ok(()))) {
+        return Err(Error::unavailable("the connection is down"));
+    }
+    looked?;
+    info(client, question.stream, question.consumer).await.map(drop)
 }
 
 /// What the server says of a consumer. It counts anew and removes questions that nobody listens for, before it answers.

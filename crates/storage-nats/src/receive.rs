@@ -115,12 +115,15 @@ impl Gather {
         if self.lane == Lane::Live {
             later::watch(&self.inner, &self.open, self.until);
         }
-        let mut looked = false;
+        let (mut looked, mut waited) = (false, false);
         loop {
             let left = self.until.saturating_duration_since(Instant::now());
             let wait = (taken.deliveries.is_empty() && !left.is_zero()).then(|| left.min(SLICE));
             let stop = pull::stopped(&mut gone, &mut closing);
-            let pulled = match self.pull(max - taken.deliveries.len(), taken.bytes(), wait, stop).await {
+            // Once it turned out that there is nothing, one is waited for; the others are fetched when it came.
+            let wanted = if waited && wait.is_some() { 1 } else { max - taken.deliveries.len() };
+            waited = wait.is_some();
+            let pulled = match self.pull(wanted, taken.bytes(), wait, stop).await {
                 Ok(pulled) => pulled,
                 // What is in hand is worth more than the news.
                 Err(_) if !taken.deliveries.is_empty() => return Ok(taken),
@@ -145,7 +148,7 @@ impl Gather {
             if self.lane == Lane::Dead || std::mem::replace(&mut looked, true) {
                 return Ok(taken);
             }
-            if later::look(&self.inner, &self.open, None).await? == 0 {
+            if later::look(&self.inner, &self.open).await? == 0 {
                 return Ok(taken);
             }
         }
