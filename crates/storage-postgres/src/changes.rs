@@ -42,9 +42,15 @@ pub(crate) async fn write(
     now: DateTime<Utc>,
     end: &'static str,
 ) -> Result<Vec<Vec<Row>>, Failure> {
-    let steps = steps(connection, schema, lines, outcomes, now).await?;
+    let mut steps = rows(connection, schema, lines, outcomes).await?;
+    if let Some(columns) = messages::columns(outcomes, now)? {
+        steps.push((connection.prepare(&messages::INSERT.into()).await?, columns));
+    }
     Ok(connection.pipeline("", steps, end).await?)
 }
+
+/// The place of what failed before any statement was sent.
+pub(crate) const BEFORE: usize = usize::MAX;
 
 /// The statement that failed, by its place, or what went wrong before.
 pub(crate) enum Failure {
@@ -60,7 +66,7 @@ impl From<(usize, tokio_postgres::Error)> for Failure {
 
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::At(usize::MAX, error)
+        Self::At(BEFORE, error)
     }
 }
 
@@ -70,12 +76,12 @@ impl From<storage_core::Error> for Failure {
     }
 }
 
-async fn steps<'o>(
+/// The statements about records.
+pub(crate) async fn rows<'o>(
     connection: &Connection,
     schema: &str,
     lines: &'o Lines<'_>,
     outcomes: &'o [Outcome<'_>],
-    now: DateTime<Utc>,
 ) -> Result<Vec<Step<'o>>, Failure> {
     let mut steps = Vec::new();
     for table in lines.inserting() {
@@ -92,9 +98,6 @@ async fn steps<'o>(
             let keys = versions.iter().filter(|(of, _)| *of == table).map(|(_, record)| &record.key);
             steps.push((connection.prepare(&history::TRIM.into()).await?, history::trim(table, keys, limit)));
         }
-    }
-    if let Some(columns) = messages::columns(outcomes, now)? {
-        steps.push((connection.prepare(&messages::INSERT.into()).await?, columns));
     }
     Ok(steps)
 }

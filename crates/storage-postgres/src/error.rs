@@ -25,6 +25,11 @@ pub(crate) fn is_collision(error: &tokio_postgres::Error) -> bool {
     matches!(error.code(), Some(code) if *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED)
 }
 
+/// True where the server said that it ends the connection: it did not commit what it had not yet said to be committed.
+pub(crate) fn is_goodbye(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|db| db.code().code().starts_with("57P"))
+}
+
 /// True where the tables are not as the statement takes them to be.
 pub(crate) fn is_about_schema(error: &tokio_postgres::Error) -> bool {
     let Some(db) = error.as_db_error() else { return false };

@@ -52,6 +52,7 @@
 //! `timestamptz`, `jsonb`, `bytea`; see [`storage_sql`]). Tables that begin with `_storage` are ours; comments say what they hold. Whatever else is there is left alone.
 //! Views, grants, and constraints and indexes of your own are fine; change columns by `alter_table` alone.
 
+mod add;
 mod bind;
 mod catalog;
 mod changes;

@@ -16,10 +16,18 @@ use crate::error::OrExplain as _;
 /// The columns of a message, in the order in which it is read.
 pub(crate) const COLUMNS: &str = "id, priority, deliveries, enqueued_at, expires_at, content_type, attributes, body";
 
+/// Messages whose ids are known.
 pub(crate) const INSERT: &str = "INSERT INTO _storage_messages (id, lane, priority, state, deliveries, lease, visible_at, enqueued_at, expires_at, content_type, \
-     attributes, body) SELECT id, lane, priority, state, 0, 0, visible_at, $5, expires_at, content_type, attributes, body FROM \
-     unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $6::timestamptz[], $7::timestamptz[], $8::text[], $9::jsonb[], \
-     $10::bytea[]) AS m (id, lane, priority, state, visible_at, expires_at, content_type, attributes, body)";
+     attributes, body) SELECT id, lane, priority, state, 0, 0, visible_at, $4, expires_at, content_type, attributes, body FROM \
+     unnest($1::bigint[], $2::smallint[], $3::smallint[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::jsonb[], $9::bytea[], \
+     $10::bigint[]) AS m (lane, priority, state, visible_at, expires_at, content_type, attributes, body, id)";
+/// Messages of these queues, as long as they are there, which then stay until the end of the transaction. Yields the messages' ids, in order.
+pub(crate) const ADD: &str = "INSERT INTO _storage_messages (id, lane, priority, state, deliveries, lease, visible_at, enqueued_at, expires_at, content_type, \
+     attributes, body) SELECT nextval('_storage_message_ids'), lane, priority, state, 0, 0, visible_at, $4, expires_at, content_type, \
+     attributes, body FROM (SELECT m.* FROM unnest($1::bigint[], $2::smallint[], $3::smallint[], $5::timestamptz[], $6::timestamptz[], \
+     $7::text[], $8::jsonb[], $9::bytea[]) WITH ORDINALITY AS m (lane, priority, state, visible_at, expires_at, content_type, \
+     attributes, body, n) JOIN (SELECT id FROM _storage_queues WHERE id = ANY ($10::bigint[]) FOR KEY SHARE) q ON q.id = m.lane / 2 \
+     ORDER BY n) m RETURNING id";
 
 /// What is sent and is no duplicate, as [`INSERT`] takes it. `None`: nothing is.
 pub(crate) fn columns<'o>(outcomes: &'o [Outcome<'_>], now: DateTime<Utc>) -> Result<Option<Vec<Param<'o>>>> {
@@ -27,11 +35,32 @@ pub(crate) fn columns<'o>(outcomes: &'o [Outcome<'_>], now: DateTime<Utc>) -> Re
     if all.is_empty() {
         return Ok(None);
     }
+    let mut columns = contents(&all, now)?;
+    columns.push(Param::integers(all.iter().map(|m| m.id)));
+    Ok(Some(columns))
+}
+
+/// What is sent to these queues, as [`ADD`] takes it. `None`: nothing is.
+pub(crate) fn additions<'o>(
+    outcomes: &'o [Outcome<'_>],
+    queues: impl Iterator<Item = i64>,
+    now: DateTime<Utc>,
+) -> Result<Option<Vec<Param<'o>>>> {
+    let all: Vec<&Outgoing<'_>> = sent(outcomes).collect();
+    if all.is_empty() {
+        return Ok(None);
+    }
+    let mut columns = contents(&all, now)?;
+    columns.push(Param::integers(queues));
+    Ok(Some(columns))
+}
+
+/// All but the ids.
+fn contents<'o>(all: &[&'o Outgoing<'_>], now: DateTime<Utc>) -> Result<Vec<Param<'o>>> {
     let after = |delay| clock::add(now, delay);
     let text = |text: Option<&'o String>| text.map_or(SqlValue::Null, |text| SqlValue::Text(Cow::Borrowed(text)));
     let attributes = all.iter().map(|m| write_attributes(&m.message.attributes)).collect::<Result<_>>()?;
-    Ok(Some(vec![
-        Param::integers(all.iter().map(|m| m.id)),
+    Ok(vec![
         Param::integers(all.iter().map(|m| m.queue.lane())),
         Param::integers(all.iter().map(|m| i64::from(m.message.priority))),
         Param::integers(all.iter().map(|m| if m.message.delay.is_zero() { READY } else { DELAYED })),
@@ -41,7 +70,7 @@ pub(crate) fn columns<'o>(outcomes: &'o [Outcome<'_>], now: DateTime<Utc>) -> Re
         Param::Many(all.iter().map(|m| text(m.message.content_type.as_ref())).collect()),
         Param::Many(attributes),
         Param::Many(all.iter().map(|m| SqlValue::Bytes(Cow::Borrowed(m.message.body.as_ref()))).collect()),
-    ]))
+    ])
 }
 
 /// Writes down the dedup ids, and notes which messages are duplicates.

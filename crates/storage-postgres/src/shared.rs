@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use storage_core::{BackendInfo, Error, Result};
 use storage_sql::server::{
-    self, Committer, Group, KnownQueues, Maintained, SharedCatalog, Time, Users, Work, Written, late, maintain,
+    self, Committer, Group, KnownQueues, Luck, Maintained, SharedCatalog, Time, Users, Work, Written, late, maintain,
 };
 
 use crate::config::Settings;
@@ -31,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) time: Time,
     pub(crate) catalog: SharedCatalog<Statements>,
     pub(crate) committer: Committer,
+    pub(crate) luck: Luck,
     pub(crate) news: News,
     pub(crate) queues: KnownQueues,
     users: Users,
@@ -64,6 +65,7 @@ impl Shared {
             time,
             catalog: SharedCatalog::default(),
             committer: Committer::default(),
+            luck: Luck::default(),
             news: News::default(),
             queues: KnownQueues::default(),
             users: Users::default(),

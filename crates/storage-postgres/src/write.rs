@@ -1,4 +1,5 @@
-//! A group of works in one transaction: what they need is locked and read in one trip, and what comes of it is written and committed in a second.
+//! A group of works in one transaction: what they need is locked and read in one trip, and what comes of it is written and committed in a second. Those that
+//! only add take one trip, where all goes well.
 //!
 //! Preconditions are decided here, under the locks, so that one work's failure undoes no other. What the database alone can say (a unique value that is
 //! taken) fails the transaction: then each work goes by itself, and where that fails too, write by write, to know which one it was.
@@ -8,10 +9,10 @@ use storage_sql::server::{Trouble, Work, Written, answer, apply, in_bulk, news, 
 
 use crate::changes::{self, Failure, Lines, Outcome};
 use crate::connection::Connection;
-use crate::error::{explain, is_about_schema, is_collision, is_taken_key, unique_violation};
+use crate::error::{explain, is_about_schema, is_collision, is_goodbye, is_taken_key, unique_violation};
 use crate::plan::Plan;
 use crate::shared::Shared;
-use crate::{catalog, messages, plan as planning};
+use crate::{add, catalog, messages, plan as planning};
 
 /// Does all works in one transaction.
 pub(crate) async fn once(shared: &Shared, works: &[&Work], exactly: bool) -> Written {
@@ -24,6 +25,9 @@ pub(crate) async fn once(shared: &Shared, works: &[&Work], exactly: bool) -> Wri
 
 async fn transaction(shared: &Shared, connection: &Connection, works: &[&Work], exactly: bool) -> Written {
     let tables = catalog::get(&shared.catalog, connection).await?;
+    if !exactly && let Some(written) = add::try_to(shared, connection, &tables, works).await {
+        return written;
+    }
     let plan = Plan::new(&tables, works);
     let begun = match planning::begin(&plan, connection, &tables, shared.time.now()).await {
         Ok(ground) => ground?,
@@ -34,6 +38,12 @@ async fn transaction(shared: &Shared, connection: &Connection, works: &[&Work], 
         catalog::reload(&shared.catalog, connection).await?;
         return Err(Trouble::Again(Error::conflict("the tables are being changed all the time: try again").with_retryable(true)));
     };
+    for name in &plan.queues {
+        match ground.queues.get(*name) {
+            Some(queue) => drop(shared.queues.remember(name, *queue)),
+            None => shared.queues.forget(name),
+        }
+    }
     match planning::hold_absences(&plan, connection, &shared.found.schema, &mut ground).await {
         Ok(held) => held?,
         Err(error) => return Err(reading(shared, connection, tables.generation, error).await),
@@ -79,7 +89,7 @@ async fn reading(shared: &Shared, connection: &Connection, generation: i64, erro
         }
     }
     // A connection that had ended without anybody noticing, after a restart of the server for one: nothing was written.
-    let has_ended = error.as_db_error().is_none_or(|db| db.code().code().starts_with("57P"));
+    let has_ended = error.as_db_error().is_none() || is_goodbye(&error);
     let error = explain(error);
     if has_ended && error.kind() == ErrorKind::Unavailable { Trouble::Again(error) } else { Trouble::Failed(error) }
 }

@@ -3,6 +3,7 @@
 //! There is no driver in here either. A backend reads what a [`Plan`] needs, under locks, lets [`apply`] decide every work, and writes the [`Line`]s and messages
 //! that come of it; [`commit`] brings callers together, tries again and takes apart. Where a table's statements come from is the backend's: [`Statements`].
 
+mod add;
 mod apply;
 mod catalog;
 mod commit;
@@ -19,6 +20,7 @@ mod queue;
 mod receipt;
 mod time;
 
+pub use add::{Luck, only_adds, only_queue};
 pub use apply::{Change, Outcome, Outgoing, answer, apply, kept, limits, sent};
 pub use catalog::{Catalog, Entry, SharedCatalog, Statements, is_same};
 pub use commit::{Answer, Committer, Work, commit};

@@ -1,0 +1,98 @@
+//! The quick way of works that only add: written and committed in one trip, on the guess that the records are not there, and that tables and queues are as
+//! they were last. The transaction itself holds the guess against what is there: a key that is taken, or a guard that divides by zero, undoes it all,
+//! and the works go the way of all others, which finds out what each of them comes to.
+
+use storage_core::Error;
+use storage_sql::server::{Luck, Trouble, Work, Written, answer, apply, in_bulk, news, only_adds, only_queue};
+
+use crate::bind::Param;
+use crate::catalog::Catalog;
+use crate::changes::{self, Failure, Lines, Outcome};
+use crate::connection::{Connection, Step};
+use crate::error::{explain, is_collision, is_goodbye};
+use crate::messages;
+use crate::plan::Plan;
+use crate::row::Row;
+use crate::shared::Shared;
+
+/// Fails unless the tables are those of generation $1, and the queues $2 are there. Behind what was written, which keeps both as they are.
+const GUARD: &str = "SELECT 1 / CASE WHEN (SELECT value FROM _storage_meta WHERE name = 'generation') = $1 AND (SELECT count(*) FROM \
+                     _storage_queues WHERE id = ANY ($2::bigint[])) = cardinality($2::bigint[]) THEN 1 ELSE 0 END";
+
+/// Does the works, if they only add and all goes well. `None`: nothing was done.
+pub(crate) async fn try_to(shared: &Shared, connection: &Connection, tables: &Catalog, works: &[&Work]) -> Option<Written> {
+    if !only_adds(tables, works) || !shared.luck.holds() {
+        return None;
+    }
+    let plan = Plan::new(tables, works);
+    let mut ground = plan.nothing();
+    for name in &plan.queues {
+        ground.queues.insert((*name).clone(), shared.queues.get(name)?);
+    }
+    // The server gives them their ids.
+    ground.ids = vec![0; plan.messages];
+    let now = shared.time.now();
+    let mut outcomes = apply(tables, works, &mut ground, now);
+    // Why is to be found out under locks.
+    if outcomes.iter().any(|outcome| outcome.failed.is_some()) || plan.tables.is_empty() && plan.messages == 0 {
+        return None;
+    }
+    let lines = Lines(in_bulk(&outcomes, &ground));
+    let queues: Vec<i64> = ground.queues.values().map(|queue| queue.id).collect();
+    // One statement is a transaction by itself. It sends all, or, where there is no such queue any more, none.
+    let alone = only_queue(works, ground.queues.values().copied()).is_some();
+    let sent = async {
+        let mut steps = changes::rows(connection, &shared.found.schema, &lines, &outcomes).await?;
+        if let Some(columns) = messages::additions(&outcomes, queues.iter().copied(), now)? {
+            steps.push((connection.prepare(&messages::ADD.into()).await?, columns));
+        }
+        if !alone {
+            steps.push((connection.prepare(&GUARD.into()).await?, vec![tables.generation.into(), Param::integers(queues)]));
+        }
+        send(connection, steps, alone).await
+    };
+    let mut answers = match sent.await {
+        Ok(answers) => answers,
+        Err(failure) => return failed(&shared.luck, failure),
+    };
+    if !alone {
+        answers.pop();
+    }
+    let ids = if plan.messages == 0 { Vec::new() } else { answers.pop().unwrap_or_default() };
+    if let Err(error) = name(&mut outcomes, &ids) {
+        return if alone && ids.is_empty() { None } else { Some(Err(Trouble::Failed(error))) };
+    }
+    news(&outcomes).for_each(|(lane, count)| shared.news.announce(lane, count));
+    Some(Ok(outcomes.into_iter().zip(works).map(|(outcome, work)| answer(outcome, work)).collect()))
+}
+
+async fn send(connection: &Connection, steps: Vec<Step<'_>>, alone: bool) -> Result<Vec<Vec<Row>>, Failure> {
+    let (begin, commit) = if alone { ("", "") } else { ("BEGIN", "COMMIT") };
+    Ok(connection.pipeline(begin, steps, commit).await?)
+}
+
+/// `None`: the server has undone it, and the other way will tell why.
+fn failed(luck: &Luck, failure: Failure) -> Option<Written> {
+    let (place, error) = match failure {
+        Failure::At(place, error) => (place, error),
+        Failure::Before(error) => return Some(Err(Trouble::Failed(error))),
+    };
+    if place == changes::BEFORE && error.as_db_error().is_none() || is_collision(&error) || is_goodbye(&error) {
+        return Some(Err(Trouble::Again(explain(error))));
+    }
+    if error.as_db_error().is_none() {
+        return Some(Err(Trouble::Failed(explain(error))));
+    }
+    luck.left();
+    None
+}
+
+/// Takes note of the messages' ids.
+fn name(outcomes: &mut [Outcome<'_>], ids: &[Row]) -> storage_core::Result<()> {
+    let mut ids = ids.iter();
+    for outgoing in outcomes.iter_mut().flat_map(|outcome| &mut outcome.messages) {
+        let id = ids.next().map(|found| storage_sql::row::integer(found, 0)).transpose()?.flatten();
+        outgoing.id = id.ok_or_else(|| Error::internal("there are fewer ids than messages"))?;
+    }
+    Ok(())
+}
