@@ -1,10 +1,12 @@
 //! One connection: its statements, and whether it may be used again.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::ops::Deref;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
@@ -28,12 +30,20 @@ const WINDOW: usize = 128;
 const CANCEL: Duration = Duration::from_secs(5);
 
 /// A connection. What is between `begin` and the end of its transaction, or waits for an answer, makes it unfit for others.
+///
+/// Whoever waits for an answer also does the writing and reading, in his own task: a task of the connection's own would cost each statement two turns of
+/// other threads.
 pub(crate) struct Connection {
     client: Client,
+    /// Until it has ended.
+    io: Mutex<Option<Io>>,
     tls: Tls,
     statements: Mutex<HashMap<Arc<str>, Statement>>,
     busy: AtomicBool,
 }
+
+/// The connection's writing and reading.
+type Io = BoxFuture<'static, PgResult<()>>;
 
 /// A statement and what is bound.
 pub(crate) type Step<'a> = (Statement, Vec<Param<'a>>);
@@ -43,22 +53,44 @@ impl Connection {
     pub(crate) async fn open(settings: &Settings, tls: &Tls) -> Result<Self> {
         let limit = settings.connect_timeout;
         let connect = async {
-            let (client, connection) = settings.server.connect(tls.clone()).await.map_err(explain_connecting)?;
-            // Ends with the client, and with the connection.
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection to PostgreSQL has ended");
-                }
-            });
-            client.batch_execute(&settings.preparation()).await.map_err(explain_connecting)?;
-            Ok::<_, Error>(client)
+            let (client, io) = settings.server.connect(tls.clone()).await.map_err(explain_connecting)?;
+            let io = Mutex::new(Some(Box::pin(io) as Io));
+            let made = Self { client, io, tls: tls.clone(), statements: Mutex::default(), busy: AtomicBool::new(false) };
+            made.batch(&settings.preparation()).await.map_err(explain_connecting)?;
+            Ok::<_, Error>(made)
         };
-        let client = tokio::time::timeout(limit, connect).await.map_err(|_| unreachable(limit))??;
-        Ok(Self { client, tls: tls.clone(), statements: Mutex::default(), busy: AtomicBool::new(false) })
+        tokio::time::timeout(limit, connect).await.map_err(|_| unreachable(limit))?
+    }
+
+    /// Waits for an answer.
+    async fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        poll_fn(|cx| {
+            // What is polled first is sent; what was read then may be the answer.
+            if let Poll::Ready(value) = answer.as_mut().poll(cx) {
+                return Poll::Ready(value);
+            }
+            self.turn(cx);
+            answer.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Writes and reads as much as can be now.
+    fn turn(&self, cx: &mut Context<'_>) {
+        let mut io = self.io.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Poll::Ready(end)) = io.as_mut().map(|io| io.as_mut().poll(cx)) else { return };
+        // Those who wait learn of it, since their answers end with it.
+        *io = None;
+        if let Err(error) = end {
+            tracing::debug!(%error, "a connection to PostgreSQL has ended");
+        }
     }
 
     /// True where the next user finds a connection without a transaction or an answer that is still to come.
     pub(crate) fn is_fit(&self) -> bool {
+        // It may have ended while nobody read.
+        self.turn(&mut Context::from_waker(Waker::noop()));
         !self.client.is_closed() && !self.busy.load(Ordering::Acquire)
     }
 
@@ -67,7 +99,7 @@ impl Connection {
         if let Some(statement) = self.statements.lock().unwrap_or_else(PoisonError::into_inner).get(sql) {
             return Ok(statement.clone());
         }
-        let statement = self.client.prepare(sql).await?;
+        let statement = self.wait(self.client.prepare(sql)).await?;
         let mut statements = self.statements.lock().unwrap_or_else(PoisonError::into_inner);
         if statements.len() >= MAX_STATEMENTS {
             statements.clear();
@@ -96,17 +128,21 @@ impl Connection {
     /// How many rows one statement changed.
     pub(crate) async fn execute(&self, sql: &str, parameters: Vec<Param<'_>>) -> PgResult<u64> {
         let statement = self.prepare(&sql.into()).await?;
-        self.client.execute_raw(&statement, parameters).await
+        self.wait(self.client.execute_raw(&statement, parameters)).await
     }
 
     /// The rows of a statement that is prepared.
     pub(crate) async fn rows(&self, statement: &Statement, parameters: Vec<Param<'_>>) -> PgResult<Vec<Row>> {
-        self.client.query_raw(statement, parameters).await?.map_ok(Row).try_collect().await
+        self.wait(self.ask(statement, parameters)).await
     }
 
     /// Statements without parameters.
     pub(crate) async fn batch(&self, sql: &str) -> PgResult<()> {
-        self.client.batch_execute(sql).await
+        self.wait(self.client.batch_execute(sql)).await
+    }
+
+    async fn ask(&self, statement: &Statement, parameters: Vec<Param<'_>>) -> PgResult<Vec<Row>> {
+        self.client.query_raw(statement, parameters).await?.map_ok(Row).try_collect().await
     }
 
     /// Runs all in one trip, in order, between `before` and `after` (`BEGIN`, `COMMIT`; empty: each on its own). Answers with their rows, or with the first
@@ -120,16 +156,16 @@ impl Connection {
         let mut answers = Answers::new(steps.len());
         answers.sent(None, start(self.simple(before)).await);
         for (place, (statement, parameters)) in steps.into_iter().enumerate() {
-            let rows: BoxFuture<'_, PgResult<Vec<Row>>> = Box::pin(async move { self.rows(&statement, parameters).await });
+            let rows: BoxFuture<'_, PgResult<Vec<Row>>> = Box::pin(async move { self.ask(&statement, parameters).await });
             answers.sent(Some(place), start(rows).await);
-            answers.take_all_but(WINDOW).await;
+            self.wait(answers.take_all_but(WINDOW)).await;
             if answers.failed.is_some() {
                 break;
             }
         }
         // Of a transaction that has failed the server makes a rollback.
         answers.sent(None, start(self.simple(after)).await);
-        answers.take_all_but(0).await;
+        self.wait(answers.take_all_but(0)).await;
         answers.failed.map_or(Ok(answers.rows), Err)
     }
 
@@ -137,6 +173,16 @@ impl Connection {
         Box::pin(async move {
             if sql.is_empty() { Ok(Vec::new()) } else { self.client.batch_execute(sql).await.map(|()| Vec::new()) }
         })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let io = self.io.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(io), Ok(runtime)) = (io, tokio::runtime::Handle::try_current()) {
+            // It says goodbye once the client is gone, which is next.
+            runtime.spawn(tokio::time::timeout(CANCEL, io));
+        }
     }
 }
 

@@ -24,7 +24,7 @@ impl Manager for Connections {
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
-        // One that the server has closed knows it: somebody reads from it all the time.
+        // One that the server has closed is found out here.
         if connection.is_fit() { Ok(()) } else { Err(RecycleError::message("left by its user")) }
     }
 }
