@@ -7,7 +7,9 @@ use mysql_async::{Conn, Opts, OptsBuilder};
 use serde::Deserialize;
 use storage_core::{BackendInfo, Backends, Clock, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces};
 use storage_sql::Dialect;
-use storage_sql::server::{check_connect_timeout, check_pool_size, check_timeout};
+use storage_sql::server::{
+    CONNECT_TIMEOUT, ROOT_CERTIFICATES, check_connect_timeout, check_pool_size, check_root_certificates, check_timeout, option,
+};
 
 use crate::MysqlStore;
 use crate::error::explain_connecting;
@@ -57,10 +59,6 @@ impl Driver for MysqlDriver {
     }
 }
 
-const fn option(name: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec { name, help }
-}
-
 const OPTIONS: &[OptionSpec] = &[
     option("user", "The user. Default: that of the URL, or root."),
     option("password", "The password. Default: that of the URL."),
@@ -71,8 +69,8 @@ const OPTIONS: &[OptionSpec] = &[
         "TLS: disable, require (the server's certificate is unchecked), verify-full (its certificate and name are checked). All but disable need the \
          cargo feature mysql-tls. Default: verify-full with sslrootcert, else disable.",
     ),
-    option("sslrootcert", "The path of a file with the certificates (PEM) that sign the server's. Default: the system's."),
-    option("connect_timeout", "How many seconds it may take to connect, 1 to 300. Default: 5."),
+    ROOT_CERTIFICATES,
+    CONNECT_TIMEOUT,
 ];
 
 /// How TLS is used.
@@ -214,9 +212,7 @@ fn server(url: Option<&str>) -> Result<Opts> {
 
 fn tls_mode(options: &Options) -> Result<TlsMode> {
     let mode = options.sslmode.unwrap_or(if options.sslrootcert.is_some() { TlsMode::VerifyFull } else { TlsMode::Disable });
-    if options.sslrootcert.is_some() && mode != TlsMode::VerifyFull {
-        return Err(Error::config("`sslrootcert` is of use with sslmode verify-full alone"));
-    }
+    check_root_certificates(options.sslrootcert.as_deref(), mode == TlsMode::VerifyFull)?;
     Ok(mode)
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 use storage_core::{BackendInfo, Backends, Clock, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces};
-use storage_sql::server::{check_connect_timeout, check_pool_size, check_timeout};
+use storage_sql::server::{
+    CONNECT_TIMEOUT, ROOT_CERTIFICATES, check_connect_timeout, check_pool_size, check_root_certificates, check_timeout, option,
+};
 use tokio_postgres::config::Host;
 
 use crate::PostgresStore;
@@ -51,10 +53,6 @@ impl Driver for PostgresDriver {
     }
 }
 
-const fn option(name: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec { name, help }
-}
-
 const OPTIONS: &[OptionSpec] = &[
     option("user", "The user. Default: that of the URL, or the program's user in the operating system."),
     option("password", "The password. Default: that of the URL."),
@@ -69,8 +67,8 @@ const OPTIONS: &[OptionSpec] = &[
          (its certificate and name are checked). All but disable need the cargo feature postgres-tls. Default: prefer where TLS is compiled in, \
          verify-full with sslrootcert, else disable.",
     ),
-    option("sslrootcert", "The path of a file with the certificates (PEM) that sign the server's. Default: the system's."),
-    option("connect_timeout", "How many seconds it may take to connect, 1 to 300. Default: 5."),
+    ROOT_CERTIFICATES,
+    CONNECT_TIMEOUT,
     option(
         "synchronous_commit",
         "When a commit is answered: on (once it is on the disk), remote_apply, remote_write, local, or off (some time before: a crash of the \
@@ -246,9 +244,7 @@ fn tls_mode(options: &Options) -> Result<TlsMode> {
         (None, true) => TlsMode::Prefer,
         (None, false) => TlsMode::Disable,
     });
-    if options.sslrootcert.is_some() && mode != TlsMode::VerifyFull {
-        return Err(Error::config("`sslrootcert` is of use with sslmode verify-full alone"));
-    }
+    check_root_certificates(options.sslrootcert.as_deref(), mode == TlsMode::VerifyFull)?;
     if !compiled && mode != TlsMode::Disable {
         return Err(Error::config(
             "TLS to PostgreSQL is not compiled in: build with the cargo feature `postgres-tls` (`tls` of storage-postgres)",
