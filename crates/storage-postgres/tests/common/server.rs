@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use storage_conformance::server::{self, OwnServer, PATIENCE, answers, free_port};
+use storage_conformance::server::{self, Mortal, OwnServer, PATIENCE, answers, free_port};
 use tempfile::TempDir;
 
 /// Also how `cargo xtask test` starts the shared one.
@@ -45,15 +45,16 @@ impl Server {
     pub(crate) fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.0.port())
     }
+}
 
-    /// Starts it, again with what is in its folder, and waits until it answers.
-    pub(crate) fn start(&mut self) {
+impl Mortal for Server {
+    fn start(&mut self) {
         self.kill();
         self.0.start();
     }
 
     /// Kills it with SIGKILL, and all that belongs to it: it has no time to write anything down.
-    pub(crate) fn kill(&mut self) {
+    fn kill(&mut self) {
         let lock = self.0.folder().join("data/postmaster.pid");
         let Some(first) = std::fs::read_to_string(&lock).ok().and_then(|text| Some(text.lines().next()?.to_owned())) else {
             return self.0.kill();
