@@ -74,7 +74,11 @@ impl RecordBackend for MysqlRecords {
     }
 
     async fn get(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
-        self.handle.open()?.read(&Get { table, keys }).await
+        self.handle.open()?.read(&Get { table, keys, stale: false }).await
+    }
+
+    async fn get_stale(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
+        self.handle.open()?.read(&Get { table, keys, stale: true }).await
     }
 
     async fn scan(&self, query: &Query) -> Result<Page> {

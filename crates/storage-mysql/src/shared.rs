@@ -17,6 +17,7 @@ use crate::error::{OrExplain as _, explain, is_missing_database};
 use crate::layout::{self, Found};
 use crate::pool::ConnectionPool;
 use crate::read::Reading;
+use crate::replica::Replica;
 use crate::statements::Statements;
 use crate::{maintenance, tables, write};
 
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) found: Found,
     /// Who waits for messages in this process.
     pub(crate) lanes: Lanes,
+    replica: Option<Replica>,
 }
 
 impl Deref for Shared {
@@ -54,6 +56,7 @@ impl Shared {
     /// Connects, and looks at what is there. Counts the caller as a user.
     pub(crate) async fn open(settings: Settings) -> Result<Arc<Self>> {
         let (pool, time) = (ConnectionPool::new(&settings)?, Time::new(settings.clock.clone()));
+        let replica = settings.replica().map(|settings| Replica::new(&settings)).transpose()?;
         let common = Common::new(settings.info(), settings.timeout, time);
         let found = {
             let connection = match pool.get().await {
@@ -70,7 +73,7 @@ impl Shared {
             let found = common.in_time(look).await?;
             connection.done(found)?
         };
-        let shared = Arc::new(Self { common, settings, pool, found, lanes: Lanes::default() });
+        let shared = Arc::new(Self { common, settings, pool, found, lanes: Lanes::default(), replica });
         tokio::spawn(maintain(Arc::downgrade(&shared)));
         Ok(shared)
     }
@@ -87,6 +90,12 @@ impl Shared {
 
     /// Asks on a connection for the caller's own task.
     pub(crate) async fn read<Q: Question>(&self, question: &Q) -> Result<Q::Answer> {
+        if question.may_be_stale()
+            && let Some(replica) = &self.replica
+            && let Some(answer) = replica.ask(self, question).await
+        {
+            return Ok(answer);
+        }
         let mut first = true;
         loop {
             let lent = self.lend().await?;
@@ -97,14 +106,9 @@ impl Shared {
         }
     }
 
-    /// Gives back the connection of something that changed nothing. `None`: it had ended, and another may do better; but not for ever.
+    /// See [`ConnectionPool::asked`].
     pub(crate) fn asked<T>(&self, lent: Lending, answer: Result<T>, first: &mut bool) -> Option<Result<T>> {
-        if !lent.has_ended() {
-            return Some(lent.done(answer));
-        }
-        self.pool.lost_one();
-        let again = std::mem::take(first) && answer.is_err();
-        if again { None } else { Some(answer) }
+        self.pool.asked(lent, answer, first)
     }
 
     /// Gives back the connection of something that may have changed something.
@@ -205,6 +209,9 @@ impl server::Shared for Shared {
 
     fn disconnect(&self) {
         self.pool.close();
+        if let Some(replica) = &self.replica {
+            replica.close();
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::layout::{self, Found};
 use crate::news::News;
 use crate::pool::ConnectionPool;
 use crate::read::Reading;
+use crate::replica::Replica;
 use crate::statements::Statements;
 use crate::{maintenance, write};
 
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) found: Found,
     pub(crate) luck: Luck,
     pub(crate) news: News,
+    replica: Option<Replica>,
 }
 
 impl Deref for Shared {
@@ -49,6 +51,7 @@ impl Shared {
     /// Connects, and looks at what is there. Counts the caller as a user.
     pub(crate) async fn open(settings: Settings) -> Result<Arc<Self>> {
         let (pool, time) = (ConnectionPool::new(&settings)?, Time::new(settings.clock.clone()));
+        let replica = settings.replica().map(|settings| Replica::new(&settings)).transpose()?;
         let common = Common::new(settings.info(), settings.timeout, time);
         let found = {
             let connection = pool.get().await?;
@@ -59,7 +62,7 @@ impl Shared {
             let found = common.in_time(look).await?;
             connection.done(found)?
         };
-        let shared = Arc::new(Self { common, settings, pool, found, luck: Luck::default(), news: News::default() });
+        let shared = Arc::new(Self { common, settings, pool, found, luck: Luck::default(), news: News::default(), replica });
         tokio::spawn(maintain(Arc::downgrade(&shared)));
         Ok(shared)
     }
@@ -71,6 +74,12 @@ impl Shared {
 
     /// Asks on a connection of the caller's own task: if the caller goes away, so does what runs on the server.
     pub(crate) async fn read<Q: Question>(&self, question: &Q) -> Result<Q::Answer> {
+        if question.may_be_stale()
+            && let Some(replica) = &self.replica
+            && let Some(answer) = replica.ask(self, question).await
+        {
+            return Ok(answer);
+        }
         let lent = self.lend().await?;
         let answer = self.in_time(read(&Reading { shared: self, connection: &lent }, question)).await?;
         lent.done(answer)
@@ -124,6 +133,9 @@ impl server::Shared for Shared {
 
     fn disconnect(&self) {
         self.pool.close();
+        if let Some(replica) = &self.replica {
+            replica.close();
+        }
     }
 }
 

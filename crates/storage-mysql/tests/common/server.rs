@@ -35,8 +35,12 @@ impl Server {
         Self(server)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port()
+    }
+
     pub(crate) fn url(&self) -> String {
-        format!("mysql://root@127.0.0.1:{}", self.0.port())
+        format!("mysql://root@127.0.0.1:{}", self.port())
     }
 }
 

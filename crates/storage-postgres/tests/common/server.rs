@@ -9,6 +9,10 @@ use tempfile::TempDir;
 /// Also how `cargo xtask test` starts the shared one.
 const SCRIPT: &str = include_str!("server.sh");
 
+/// Makes the data of a server that follows another.
+const COPY: &str =
+    r#"exec "$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)/pg_basebackup" -D data -R -X stream -c fast -d "$1""#;
+
 /// Says who it is, and is answered once queries may come.
 const HELLO: &[u8] = b"\x00\x00\x00\x17\x00\x03\x00\x00user\0postgres\0\0";
 
@@ -40,6 +44,14 @@ impl Server {
         let mut server = OwnServer::new(folder, port, command, |port| answers(port, HELLO, b"Z\0\0\0\x05I"));
         server.start();
         Self(server)
+    }
+
+    /// One that follows this one.
+    pub(crate) fn follower(&self) -> Self {
+        let folder = Self::folder();
+        let copy = Command::new("sh").args(["-c", COPY, "sh", &self.url()]).current_dir(folder.path()).status().unwrap();
+        assert!(copy.success(), "no copy of the primary");
+        Self::start_in(folder, &[])
     }
 
     pub(crate) fn url(&self) -> String {

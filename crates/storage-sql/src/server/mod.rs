@@ -20,6 +20,7 @@ mod plan;
 mod queue;
 mod read;
 mod receipt;
+mod replica;
 mod time;
 
 pub use add::{Luck, only_adds, only_queue};
@@ -43,4 +44,5 @@ pub use plan::{Ground, Known, Need, Place, Plan};
 pub use queue::{DELAYED, KnownQueues, Queue, READY, home, read_queue};
 pub use read::{Answered, Count, Fault, Get, Question, Reader, Scan, Versions, read};
 pub use receipt::{Deletion, Lease, lease_lost, new_lease, parse_receipt, receipt_for};
+pub use replica::{Standing, read_replica};
 pub use time::{Time, until};

@@ -102,6 +102,9 @@ pub trait Question: Sync {
     /// The table.
     fn table(&self) -> &TableName;
 
+    /// True where the answer may be of a while ago.
+    fn may_be_stale(&self) -> bool;
+
     /// Asks once.
     fn ask<R: Reader>(&self, reader: &R, tables: &Catalog<R::Statements>) -> impl Future<Output = Answered<Self::Answer>> + Send;
 }
@@ -144,6 +147,8 @@ pub struct Get<'q> {
     pub table: &'q TableName,
     /// The keys.
     pub keys: &'q [Key],
+    /// True where the answer may be of a while ago.
+    pub stale: bool,
 }
 
 impl Question for Get<'_> {
@@ -151,6 +156,10 @@ impl Question for Get<'_> {
 
     fn table(&self) -> &TableName {
         self.table
+    }
+
+    fn may_be_stale(&self) -> bool {
+        self.stale
     }
 
     async fn ask<R: Reader>(&self, reader: &R, tables: &Catalog<R::Statements>) -> Answered<Self::Answer> {
@@ -177,6 +186,10 @@ impl Question for Scan<'_> {
 
     fn table(&self) -> &TableName {
         &self.0.table
+    }
+
+    fn may_be_stale(&self) -> bool {
+        self.0.stale
     }
 
     async fn ask<R: Reader>(&self, reader: &R, tables: &Catalog<R::Statements>) -> Answered<Page> {
@@ -218,6 +231,10 @@ impl Question for Count<'_> {
         &self.0.table
     }
 
+    fn may_be_stale(&self) -> bool {
+        self.0.stale
+    }
+
     async fn ask<R: Reader>(&self, reader: &R, tables: &Catalog<R::Statements>) -> Answered<u64> {
         let (query, now) = (self.0, reader.now());
         let entry = tables.table(&query.table)?;
@@ -252,6 +269,10 @@ impl Question for Versions<'_> {
 
     fn table(&self) -> &TableName {
         self.table
+    }
+
+    fn may_be_stale(&self) -> bool {
+        false
     }
 
     async fn ask<R: Reader>(&self, reader: &R, tables: &Catalog<R::Statements>) -> Answered<Vec<Record>> {
