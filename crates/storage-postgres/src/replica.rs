@@ -1,7 +1,5 @@
 //! The replica that `read_url` names.
 
-use std::time::Duration;
-
 use storage_core::Result;
 use storage_sql::server::{Question, Standing, read_replica};
 
@@ -14,15 +12,12 @@ use crate::shared::Shared;
 pub(crate) struct Replica {
     pool: ConnectionPool,
     standing: Standing,
-    /// Leaves time to ask the primary.
-    limit: Duration,
 }
 
 impl Replica {
     /// Connects when it is asked first.
     pub(crate) fn new(settings: &Settings) -> Result<Self> {
-        let standing = Standing::new(settings.info().location);
-        Ok(Self { pool: ConnectionPool::new(settings)?, standing, limit: settings.timeout })
+        Ok(Self { pool: ConnectionPool::new(settings)?, standing: Standing::new(settings.info().location, settings.timeout) })
     }
 
     /// Its answer, for the tables as the primary is known to have them. `None`: the primary is to be asked.
@@ -33,7 +28,7 @@ impl Replica {
             let answer = read_replica(&reader, &shared.catalog.known(), question).await;
             lent.done(answer)
         };
-        self.standing.ask(self.limit, attempt).await
+        self.standing.ask(attempt).await
     }
 
     pub(crate) fn close(&self) {

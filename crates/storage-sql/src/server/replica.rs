@@ -17,6 +17,8 @@ const AWAY: Duration = Duration::from_secs(5);
 pub struct Standing {
     /// Where it is, without secrets.
     location: String,
+    /// How long it may take.
+    limit: Duration,
     /// Set where it did not answer: when it is asked again.
     away: Mutex<Option<Instant>>,
 }
@@ -24,16 +26,16 @@ pub struct Standing {
 impl Standing {
     /// Of one that was not asked yet.
     #[must_use]
-    pub fn new(location: String) -> Self {
-        Self { location, away: Mutex::default() }
+    pub fn new(location: String, limit: Duration) -> Self {
+        Self { location, limit, away: Mutex::default() }
     }
 
-    /// The answer of a replica that answers within `limit`. `None`: the primary is to be asked.
-    pub async fn ask<T>(&self, limit: Duration, attempt: impl Future<Output = Result<Option<T>>> + Send) -> Option<T> {
+    /// What `attempt` to ask it comes to. `None`: the primary is to be asked.
+    pub async fn ask<T>(&self, attempt: impl Future<Output = Result<Option<T>>> + Send) -> Option<T> {
         if !self.may_be_asked(Instant::now()) {
             return None;
         }
-        let answer = tokio::time::timeout(limit, attempt).await.map_err(|_| late(limit)).flatten();
+        let answer = tokio::time::timeout(self.limit, attempt).await.map_err(|_| late(self.limit)).flatten();
         match answer {
             Ok(answer) => {
                 if self.is_back() {
@@ -103,17 +105,17 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_is_gone_is_said_once_and_asked_now_and_then() {
-        let (standing, begun) = (Standing::new("r".to_owned()), Instant::now());
-        let limit = Duration::from_secs(5);
-        assert_eq!(standing.ask(limit, async { Ok(Some(1)) }).await, Some(1));
-        assert_eq!(standing.ask::<i32>(limit, async { Ok(None) }).await, None);
+        let (standing, begun) = (Standing::new("r".to_owned(), Duration::from_secs(5)), Instant::now());
+        assert_eq!(standing.ask(async { Ok(Some(1)) }).await, Some(1));
+        assert_eq!(standing.ask::<i32>(async { Ok(None) }).await, None);
         assert!(standing.may_be_asked(begun), "it has answered, if nothing useful");
         assert!(standing.is_gone(begun) && !standing.is_gone(begun), "the first time is worth a warning");
-        assert_eq!(standing.ask(limit, async { Ok(Some(2)) }).await, None, "it is left alone");
+        assert_eq!(standing.ask(async { Ok(Some(2)) }).await, None, "it is left alone");
         let later = begun + AWAY;
         assert!(standing.may_be_asked(later) && !standing.may_be_asked(later), "by one");
         assert!(standing.is_back() && !standing.is_back());
-        let never = standing.ask::<i32>(Duration::from_millis(1), std::future::pending());
-        assert_eq!((never.await, standing.may_be_asked(Instant::now())), (None, false), "too late is gone");
+        let late = Standing::new("r".to_owned(), Duration::from_millis(1));
+        assert_eq!(late.ask::<i32>(std::future::pending()).await, None);
+        assert!(!late.may_be_asked(Instant::now()), "too late is gone");
     }
 }
