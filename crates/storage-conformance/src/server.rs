@@ -60,7 +60,7 @@ pub fn harness<D: Driver>(
 pub async fn refuses<D: Driver>(driver: D, places: impl IntoIterator<Item = (String, ErrorKind)>) {
     for (url, kind) in places {
         let config = DriverConfig { timeout: Some(Duration::from_secs(5)), ..DriverConfig::from_url(&url) };
-        let error = driver.open(&config).await.err().expect("it can't be opened");
+        let error = driver.open(&config).await.expect_err("it can't be opened");
         assert_eq!(error.kind(), kind, "{url}: {error:?}");
         assert_eq!(error.is_retryable(), kind == ErrorKind::Unavailable, "{error:?}");
         assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");

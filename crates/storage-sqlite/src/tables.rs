@@ -121,7 +121,7 @@ fn refuse_fields(session: &Session<'_>, table: &Table) -> Result<()> {
     let extra: String = row.get(0).or_explain()?;
     let fields: Fields = serde_json::from_str(&extra)?;
     let field = fields.keys().next().map_or("", String::as_str);
-    Err(has_fields(&table.schema().name, &field))
+    Err(has_fields(&table.schema().name, field))
 }
 
 /// Sets the default once more, as a bound value: the text of a real number in DDL goes through a parser of SQLite's own.

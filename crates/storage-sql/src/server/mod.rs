@@ -1,7 +1,8 @@
 //! What the backends on a database server share: the catalog of tables, callers that share transactions, queues, and how an open store lives.
 //!
-//! There is no driver in here either. A backend reads records by what its [`Reader`] asks the server. To write, it reads what a [`Plan`] needs, under locks, lets [`apply`] decide every work, and writes the [`Line`]s and messages
-//! that come of it; [`commit`] brings callers together, tries again and takes apart. Where a table's statements come from is the backend's: [`Statements`].
+//! There is no driver in here either. A backend reads records by what its [`Reader`] asks the server. To write, it reads what a [`Plan`] needs, under locks, lets
+//! [`apply`] decide every work, and writes the [`Line`]s and messages that come of it; [`commit`] brings callers together, tries again and takes apart. Where a
+//! table's statements come from is the backend's: [`Statements`].
 
 mod add;
 mod apply;
