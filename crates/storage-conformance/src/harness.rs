@@ -44,6 +44,11 @@ pub trait Harness: Send + Sync {
         false
     }
 
+    /// True where reads that may be stale are answered by a replica, which may be behind.
+    fn lags(&self) -> bool {
+        false
+    }
+
     /// A place that can't be reached or can't be used: a closed port, a missing folder, wrong credentials.
     async fn broken_place(&self) -> Result<Option<Place>> {
         Ok(None)
@@ -110,6 +115,7 @@ pub struct DriverHarness<D> {
     survives_close: bool,
     refused_in_paths: &'static str,
     few_queries: bool,
+    lags: bool,
 }
 
 impl<D: Driver> DriverHarness<D> {
@@ -124,6 +130,7 @@ impl<D: Driver> DriverHarness<D> {
             survives_close: true,
             refused_in_paths: "",
             few_queries: false,
+            lags: false,
         }
     }
 
@@ -159,6 +166,13 @@ impl<D: Driver> DriverHarness<D> {
     #[must_use]
     pub fn few_queries(mut self) -> Self {
         self.few_queries = true;
+        self
+    }
+
+    /// See [`Harness::lags`].
+    #[must_use]
+    pub fn lagging(mut self) -> Self {
+        self.lags = true;
         self
     }
 
@@ -205,6 +219,10 @@ impl<D: Driver> Harness for DriverHarness<D> {
 
     fn few_queries(&self) -> bool {
         self.few_queries
+    }
+
+    fn lags(&self) -> bool {
+        self.lags
     }
 
     async fn broken_place(&self) -> Result<Option<Place>> {

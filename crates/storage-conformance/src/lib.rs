@@ -21,7 +21,7 @@
 //! checks that it is refused instead. A case that can't run for want of something [`skip`]s, and says why.
 //!
 //! What tests of backends on servers need beside the suites is here too: a [network that breaks](proxy), [certificates], a [server](server::OwnServer)
-//! that is killed, [load].
+//! that is killed, [load], and [replicas](replica).
 //!
 //! Cases that wait pass time on a manual clock where the [`Harness`] offers one, and wait for short real times otherwise. They assert
 //! order and "not before", never that something was quick: they hold on a slow and busy machine.
@@ -41,6 +41,8 @@ mod opened;
 pub mod proxy;
 pub mod queues;
 pub mod records;
+#[cfg(unix)]
+pub mod replica;
 mod run;
 #[cfg(unix)]
 pub mod server;

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use storage_core::{
-    Batch, ColumnType, ErrorKind, Expect, Fields, History, Key, NewMessage, Query, QueueName, QueueSpec, QueueStore, Receive,
-    Record, RecordStore, TableName, TableSchema, fields,
+    Backends, Batch, ColumnType, ErrorKind, Expect, Fields, Filter, History, Key, NewMessage, Query, QueueName, QueueSpec,
+    QueueStore, Receive, Record, RecordStore, TableName, TableSchema, fields,
 };
 use tokio::task::JoinHandle;
+
+#[cfg(unix)]
+use crate::server::{Mortal, until};
 
 /// What a call may answer whose server or connection went away.
 pub fn is_loss(kind: ErrorKind) -> bool {
@@ -43,6 +46,36 @@ pub fn pair(name: &str) -> Batch {
         .put(&table(), format!("{name}a"), number(1), Expect::Absent)
         .put(&table(), format!("{name}b"), number(1), Expect::Absent)
         .enqueue(&queue(), NewMessage::new(name.to_owned()))
+}
+
+/// An open store, and its records and queues as a program holds them.
+#[derive(Debug)]
+pub struct Opened<S> {
+    /// The store.
+    pub store: S,
+    /// Its records.
+    pub records: RecordStore,
+    /// Its queues.
+    pub queue: QueueStore,
+}
+
+impl<S> Opened<S> {
+    /// `backends` are the store's.
+    pub fn new(store: S, backends: Backends) -> Self {
+        Self { store, records: crate::opened::records(&backends), queue: crate::opened::queues(&backends) }
+    }
+
+    /// Closes records and queues; the store is still to be closed.
+    pub async fn close(self) -> S {
+        self.records.backend().close().await.unwrap();
+        self.queue.backend().close().await.unwrap();
+        self.store
+    }
+
+    /// Makes table and queue for [`Pairs`].
+    pub async fn pairs(&self) -> Pairs {
+        Pairs::new(&self.records, &self.queue).await
+    }
 }
 
 /// Table and queue of one store, for pairs.
@@ -84,6 +117,16 @@ impl Pairs {
             }
             acknowledged
         })
+    }
+
+    /// What these writers were told is written, once they are told to stop.
+    pub async fn acknowledged(writers: Vec<JoinHandle<Vec<String>>>, stop: &AtomicBool) -> Vec<String> {
+        stop.store(true, Ordering::SeqCst);
+        let mut acknowledged = Vec::new();
+        for writer in writers {
+            acknowledged.extend(writer.await.unwrap());
+        }
+        acknowledged
     }
 
     /// Every acknowledged pair is there with its message, and no pair is half.
@@ -253,4 +296,77 @@ pub async fn callers_share_transactions_and_not_failures(records: &RecordStore, 
     assert_eq!(of(3).filter(|outcome| *outcome.as_ref().unwrap() == 0).count(), 3, "one message an id");
     let kept = records.history(&table.name, "counted").await.unwrap();
     assert_eq!(kept.iter().map(|record| record.version.0).collect::<Vec<_>>(), [50, 49]);
+}
+
+/// A server that is killed while eight write loses nothing that was acknowledged, and all goes on by itself when it is back.
+#[cfg(unix)]
+pub async fn a_killed_server_loses_nothing_that_was_acknowledged<S>(opened: &Opened<S>, server: &mut impl Mortal) {
+    let (pairs, stop) = (opened.pairs().await, Arc::new(AtomicBool::new(false)));
+    let writers = pairs.writers(8, &stop);
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::task::block_in_place(|| {
+            server.kill();
+            std::thread::sleep(Duration::from_millis(200));
+            server.start();
+        });
+    }
+    until("a write goes through", async || opened.records.upsert(&table(), "after", number(1)).await.ok()).await;
+    opened.records.delete(&table(), "after", Expect::Present).await.unwrap();
+    let acknowledged = Pairs::acknowledged(writers, &stop).await;
+    assert!(acknowledged.len() > 20, "{} pairs", acknowledged.len());
+    pairs.nothing_is_lost_or_half(&acknowledged).await;
+}
+
+/// Connections that somebody ends while six write are replaced. `end` ends those there are, and answers how many; it is given the round.
+#[cfg(unix)]
+pub async fn ended_connections_are_replaced<S>(opened: &Opened<S>, mut end: impl AsyncFnMut(usize) -> usize) {
+    let (pairs, stop) = (opened.pairs().await, Arc::new(AtomicBool::new(false)));
+    let writers = pairs.writers(6, &stop);
+    let mut ended = 0;
+    for round in 0..10 {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        ended += end(round).await;
+    }
+    let acknowledged = Pairs::acknowledged(writers, &stop).await;
+    assert!(ended >= 10 && !acknowledged.is_empty(), "{ended} ended, {} written", acknowledged.len());
+    until("it goes on", async || opened.records.ping().await.ok()).await;
+    pairs.nothing_is_lost_or_half(&acknowledged).await;
+}
+
+/// While a server is away every call says so, as something that may be tried again; when it is back, so are all. The store has a short timeout.
+#[cfg(unix)]
+pub async fn a_server_that_is_away_is_unavailable_and_comes_back<S>(opened: &Opened<S>, server: &mut impl Mortal) {
+    let (records, queues) = (&opened.records, &opened.queue);
+    opened.pairs().await;
+    records.upsert(&table(), "a", number(1)).await.unwrap();
+    tokio::task::block_in_place(|| server.kill());
+    for _ in 0..3 {
+        for error in [
+            records.get(&table(), "a").await.unwrap_err(),
+            records.upsert(&table(), "a", number(2)).await.unwrap_err(),
+            queues.send(&queue(), NewMessage::new("x")).await.unwrap_err(),
+            queues.receive(&queue(), &Receive::default()).await.unwrap_err(),
+        ] {
+            assert!(is_loss(error.kind()) && error.is_retryable(), "{error:?}");
+        }
+    }
+    tokio::task::block_in_place(|| server.start());
+    until("it answers again", async || records.get(&table(), "a").await.ok()).await;
+    records.upsert(&table(), "a", number(3)).await.unwrap();
+    queues.send(&queue(), NewMessage::new("x")).await.unwrap();
+    assert_eq!(queues.receive(&queue(), &Receive::default()).await.unwrap().len(), 1);
+}
+
+/// Who may read alone reads the record `a` of the table `t`, whose number is 1, and is refused as such what else it asks for.
+pub async fn who_may_read_alone_is_refused_the_rest<S>(reader: &Opened<S>) {
+    assert_eq!(reader.records.get(&table(), "a").await.unwrap().unwrap().fields, number(1));
+    assert_eq!(reader.records.count(&Query::table("t").unwrap().filter(Filter::eq("n", 1).unwrap())).await.unwrap(), 1);
+    for error in [
+        reader.records.upsert(&table(), "a", number(2)).await.unwrap_err(),
+        reader.records.create_table(&TableSchema::builder("more").build().unwrap()).await.unwrap_err(),
+        reader.queue.create_queue(&queue(), &QueueSpec::default()).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error:?}");
+    }
 }

@@ -1,18 +1,71 @@
-//! A server of a test's own, in a temporary folder, which is killed and comes back at the same port.
+//! Servers for tests: shared ones, which `cargo xtask test` starts, and a test's own, in a temporary folder, which is killed and comes back at the same port.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use storage_core::{Driver, DriverConfig, ErrorKind};
 use tempfile::TempDir;
+
+use crate::{DriverHarness, Place};
 
 /// How long is waited for what should come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts a program, and kills its process group when standard input ends: also when the test is gone, whatever took it away.
 const GUARD: &str = r#""$@" </dev/null >>log 2>&1 & read -r _; kill -KILL 0"#;
+
+/// The address of a shared server, which is in that variable, or why there is none.
+pub fn shared(name: &str, backend: &str, variable: &str) -> Result<String, String> {
+    std::env::var(variable).map_err(|_| {
+        format!(
+            "no {name}: `cargo xtask test --backend {backend}` starts it where it is installed (`--all` installs it), or set {variable}"
+        )
+    })
+}
+
+/// The address, or the test is skipped.
+pub fn or_skip(address: Result<String, String>) -> Option<String> {
+    address.map_err(|reason| crate::skip(&reason)).ok()
+}
+
+/// What nobody else on a shared server is called.
+pub fn unique_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("t{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The suites' harness on a shared database server, with each place `apart` from all others. At `broken` nobody listens.
+pub fn harness<D: Driver>(
+    driver: D,
+    address: Result<String, String>,
+    apart: fn(&str) -> String,
+    broken: &'static str,
+) -> DriverHarness<D> {
+    let unavailable = address.as_ref().err().cloned();
+    let address = address.unwrap_or_default();
+    let place = move || {
+        let mut place = Place::url(&apart(&address));
+        // Many tests share the server's connections.
+        place.config.pool_size = Some(4);
+        Ok(place)
+    };
+    DriverHarness::new(driver, place).broken(|| Ok(Place::url(broken))).manual_clock().unavailable(unavailable)
+}
+
+/// That none of these can be opened, each for that reason, and without a word of its password `hunter2`.
+pub async fn refuses<D: Driver>(driver: D, places: impl IntoIterator<Item = (String, ErrorKind)>) {
+    for (url, kind) in places {
+        let config = DriverConfig { timeout: Some(Duration::from_secs(5)), ..DriverConfig::from_url(&url) };
+        let error = driver.open(&config).await.expect_err("it can't be opened");
+        assert_eq!(error.kind(), kind, "{url}: {error:?}");
+        assert_eq!(error.is_retryable(), kind == ErrorKind::Unavailable, "{error:?}");
+        assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
+    }
+}
 
 /// A port that nobody listens on.
 pub fn free_port() -> u16 {
@@ -100,6 +153,25 @@ impl OwnServer {
             drop(guard);
             child.wait().unwrap();
         }
+    }
+}
+
+/// A server that is killed and comes back.
+pub trait Mortal {
+    /// Kills it, at once.
+    fn kill(&mut self);
+
+    /// Starts it, again with what it has kept, and waits until it answers.
+    fn start(&mut self);
+}
+
+impl Mortal for OwnServer {
+    fn kill(&mut self) {
+        Self::kill(self);
+    }
+
+    fn start(&mut self) {
+        Self::start(self);
     }
 }
 

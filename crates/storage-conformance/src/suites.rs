@@ -62,6 +62,9 @@ macro_rules! test_records {
                 add_column_takes_in_undeclared_fields, drop_column, rename_column, undeclared_fields_can_be_forbidden,
                 other_stores_see_changes,
             }
+            stale {
+                a_stale_read_answers_a_state_that_there_was, what_writes_is_never_stale,
+            }
             unique {
                 a_taken_value_is_refused, missing_values_are_not_equal, a_unique_index_is_about_all_its_columns,
                 a_value_becomes_free, values_within_a_batch, one_of_many_gets_the_value,

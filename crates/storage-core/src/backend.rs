@@ -59,6 +59,12 @@ pub trait RecordBackend: Debug + Send + Sync + 'static {
     /// further than one record ([`Atomicity::Record`](crate::Atomicity::Record)), each is as of a moment of its own during the call.
     async fn get(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>>;
 
+    /// The same, but the answer may be of a while ago, as that of any [`Query::stale`] may: still of one moment, and never older than what a replica, which
+    /// follows as fast as it can, has. To be written where there is such a replica to ask.
+    async fn get_stale(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
+        self.get(table, keys).await
+    }
+
     /// One page. `query` is canonical.
     async fn scan(&self, query: &Query) -> Result<Page>;
 

@@ -328,7 +328,7 @@ impl<E: Entity> Repository<E> {
     /// A query of this table, to be narrowed and passed to [`find`](Self::find), [`stream`](Self::stream) or [`count`](Self::count).
     #[must_use]
     pub fn query(&self) -> Query {
-        Query { table: self.schema.name.clone(), filter: Filter::All, order: Vec::new(), limit: 100, after: None }
+        Query { table: self.schema.name.clone(), filter: Filter::All, order: Vec::new(), limit: 100, after: None, stale: false }
     }
 
     fn save_write(&self, entity: &E) -> Result<Write> {

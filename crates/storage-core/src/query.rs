@@ -60,6 +60,8 @@ pub struct Query {
     pub limit: u32,
     /// Where the page before ended.
     pub after: Option<PageToken>,
+    /// True where the answer may be of a while ago, as a replica has it.
+    pub stale: bool,
 }
 
 impl Query {
@@ -72,7 +74,7 @@ impl Query {
         T: TryInto<TableName>,
         Error: From<T::Error>,
     {
-        Ok(Self { table: table.try_into()?, filter: Filter::All, order: Vec::new(), limit: 100, after: None })
+        Ok(Self { table: table.try_into()?, filter: Filter::All, order: Vec::new(), limit: 100, after: None, stale: false })
     }
 
     /// Adds a filter to those there are.
@@ -111,6 +113,13 @@ impl Query {
     #[must_use]
     pub fn after(mut self, token: Option<PageToken>) -> Self {
         self.after = token;
+        self
+    }
+
+    /// Lets the answer be of a while ago: see [`RecordStore::stale`](crate::RecordStore::stale).
+    #[must_use]
+    pub fn stale(mut self) -> Self {
+        self.stale = true;
         self
     }
 

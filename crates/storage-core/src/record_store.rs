@@ -20,12 +20,37 @@ use crate::{
 pub struct RecordStore {
     backend: Arc<dyn RecordBackend>,
     schemas: Arc<RwLock<HashMap<TableName, Arc<TableSchema>>>>,
+    /// True where reads may be of a while ago.
+    stale: bool,
 }
 
 impl RecordStore {
     /// A store over `backend`.
     pub fn new(backend: Arc<dyn RecordBackend>) -> Self {
-        Self { backend, schemas: Arc::default() }
+        Self { backend, schemas: Arc::default(), stale: false }
+    }
+
+    /// The same store, whose reads (`get`, `scan`, `count` and what is made of them) may answer as of a while ago. A backend with a replica asks it then,
+    /// which takes load off the primary; any other answers as of now. What this program has just written may not be there yet.
+    ///
+    /// Writes, their preconditions, [transactions](Self::transaction), [`history`](Self::history) and schemas are never stale.
+    ///
+    /// ```
+    /// # async fn f(store: storage_core::RecordStore) -> storage_core::Result<()> {
+    /// let jobs = "jobs".parse()?;
+    /// let yesterday = store.stale().get(&jobs, "report").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn stale(&self) -> Self {
+        Self { stale: true, ..self.clone() }
+    }
+
+    /// The same store, whose reads answer as of now: what it is unless made by [`stale`](Self::stale).
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        Self { stale: false, ..self.clone() }
     }
 
     /// The backend itself.
@@ -179,7 +204,7 @@ impl RecordStore {
         let get = async {
             let schema = self.known_schema(table).await?;
             keys.iter().try_for_each(|key| schema.check_key(key))?;
-            self.backend.get(table, keys).await
+            if self.stale { self.backend.get_stale(table, keys).await } else { self.backend.get(table, keys).await }
         };
         get.await.explain(self.info(), "records.get", || table_subject(table))
     }
@@ -349,8 +374,14 @@ impl RecordStore {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a filter, order, limit or token that does not fit; [`NotFound`](ErrorKind::NotFound): no such table.
     pub async fn scan(&self, query: &Query) -> Result<Page> {
-        let scan = self.with_schema(&query.table, |schema| async move { self.backend.scan(&query.canonical(&schema)?).await });
+        let scan = self
+            .with_schema(&query.table, |schema| async move { self.backend.scan(&self.canonical_query(query, &schema)?).await });
         scan.await.explain(self.info(), "records.scan", || table_subject(&query.table))
+    }
+
+    fn canonical_query(&self, query: &Query, schema: &TableSchema) -> Result<Query> {
+        let canonical = query.canonical(schema)?;
+        Ok(Query { stale: canonical.stale || self.stale, ..canonical })
     }
 
     /// All records of a query, fetched page by page as they are taken ([`Query::limit`] records at a time).
@@ -373,7 +404,8 @@ impl RecordStore {
     /// # Errors
     /// See [`scan`](Self::scan).
     pub async fn count(&self, query: &Query) -> Result<u64> {
-        let count = self.with_schema(&query.table, |schema| async move { self.backend.count(&query.canonical(&schema)?).await });
+        let count = self
+            .with_schema(&query.table, |schema| async move { self.backend.count(&self.canonical_query(query, &schema)?).await });
         count.await.explain(self.info(), "records.count", || table_subject(&query.table))
     }
 

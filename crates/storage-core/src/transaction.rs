@@ -55,7 +55,7 @@ impl RecordStore {
     /// Starts a transaction to be committed by hand. Most programs want [`transaction`](Self::transaction).
     #[must_use]
     pub fn begin(&self) -> Transaction {
-        Transaction { store: self.clone(), state: Arc::default() }
+        Transaction { store: self.fresh(), state: Arc::default() }
     }
 
     /// Runs `work` in a transaction and commits it. On a conflict everything is rolled back and `work` runs again, up to [`MAX_ATTEMPTS`] times, a
@@ -125,7 +125,7 @@ impl Transaction {
         let schema = self.store.schema(&query.table).await?;
         let canonical = query.canonical(&schema)?;
         let mut found = Vec::new();
-        let mut stream = self.store.stream(query.clone());
+        let mut stream = self.store.stream(Query { stale: false, ..query.clone() });
         while found.len() < usize::try_from(query.limit).unwrap_or(usize::MAX) {
             let Some(record) = stream.try_next().await? else { break };
             let mut state = self.state()?;

@@ -7,7 +7,9 @@ use mysql_async::{Conn, Opts, OptsBuilder};
 use serde::Deserialize;
 use storage_core::{BackendInfo, Backends, Clock, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces};
 use storage_sql::Dialect;
-use storage_sql::server::{check_connect_timeout, check_pool_size, check_timeout};
+use storage_sql::server::{
+    CONNECT_TIMEOUT, ROOT_CERTIFICATES, check_connect_timeout, check_pool_size, check_root_certificates, check_timeout, option,
+};
 
 use crate::MysqlStore;
 use crate::error::explain_connecting;
@@ -57,10 +59,6 @@ impl Driver for MysqlDriver {
     }
 }
 
-const fn option(name: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec { name, help }
-}
-
 const OPTIONS: &[OptionSpec] = &[
     option("user", "The user. Default: that of the URL, or root."),
     option("password", "The password. Default: that of the URL."),
@@ -71,8 +69,13 @@ const OPTIONS: &[OptionSpec] = &[
         "TLS: disable, require (the server's certificate is unchecked), verify-full (its certificate and name are checked). All but disable need the \
          cargo feature mysql-tls. Default: verify-full with sslrootcert, else disable.",
     ),
-    option("sslrootcert", "The path of a file with the certificates (PEM) that sign the server's. Default: the system's."),
-    option("connect_timeout", "How many seconds it may take to connect, 1 to 300. Default: 5."),
+    ROOT_CERTIFICATES,
+    CONNECT_TIMEOUT,
+    option(
+        "read_url",
+        "The address of a replica, written as url is, which is asked for what may be of a while ago. User, password and database are the \
+         primary's where it names none; all options but socket hold for both. Default: none, and the primary is asked.",
+    ),
 ];
 
 /// How TLS is used.
@@ -94,6 +97,7 @@ struct Options {
     sslmode: Option<TlsMode>,
     sslrootcert: Option<String>,
     connect_timeout: Option<u64>,
+    read_url: Option<Secret>,
 }
 
 /// How a store is opened.
@@ -101,6 +105,8 @@ struct Options {
 pub(crate) struct Settings {
     /// Address and login.
     server: Opts,
+    /// Those of the replica.
+    read: Option<Opts>,
     pub(crate) database: String,
     pub(crate) connections: usize,
     pub(crate) timeout: Duration,
@@ -119,6 +125,7 @@ impl Settings {
             return Err(Error::config(format!("database = {database:?}: a name of 1 to {MAX_NAME} bytes")));
         }
         let tls = tls_mode(&options)?;
+        let ssl = tls::options(tls, options.sslrootcert.as_deref())?;
         let mut server = OptsBuilder::from_opts(url.clone())
             .user(Some(options.user.as_deref().or(url.user()).unwrap_or("root")))
             .db_name(Some(database.as_str()))
@@ -126,15 +133,17 @@ impl Settings {
             .tcp_keepalive(Some(KEEPALIVE))
             .tcp_nodelay(true)
             .stmt_cache_size(STATEMENTS)
-            .ssl_opts(tls::options(tls, options.sslrootcert.as_deref())?);
+            .ssl_opts(ssl);
         if let Some(password) = &options.password {
             server = server.pass(Some(password.expose()));
         }
+        let read = options.read_url.as_ref().map(|url| replica(url.expose(), server.clone().into())).transpose()?;
         if let Some(socket) = &options.socket {
             server = server.socket(Some(socket.as_str()));
         }
         Ok(Self {
             server: server.into(),
+            read,
             database,
             connections: check_pool_size(config)?,
             timeout: check_timeout(config)?,
@@ -142,6 +151,13 @@ impl Settings {
             auto_create: config.auto_create,
             clock: config.clock.clone(),
         })
+    }
+
+    /// How the replica is reached. It has half the time: the primary may have to be asked behind it.
+    pub(crate) fn replica(&self) -> Option<Self> {
+        let server = self.read.clone()?;
+        let database = server.db_name()?.to_owned();
+        Some(Self { server, read: None, database, timeout: self.timeout / 2, ..self.clone() })
     }
 
     /// The store, without secrets.
@@ -212,11 +228,23 @@ fn server(url: Option<&str>) -> Result<Opts> {
     })
 }
 
+/// The address of a replica, with what it leaves to the primary's.
+fn replica(url: &str, primary: Opts) -> Result<Opts> {
+    let is_ours = url.starts_with("mysql://") || url.starts_with("mariadb://");
+    if !is_ours || url.contains('?') {
+        return Err(Error::config("option `read_url`: write it as mysql://user:password@host:3306/database, without options"));
+    }
+    let there = server(Some(url)).map_err(|e| Error::config(format!("option `read_url`: {}", e.message())))?;
+    let builder = OptsBuilder::from_opts(primary.clone()).ip_or_hostname(there.ip_or_hostname()).tcp_port(there.tcp_port());
+    let user = there.user().filter(|user| !user.is_empty()).or(primary.user());
+    let (password, database) =
+        (there.pass().or(primary.pass()), there.db_name().filter(|name| !name.is_empty()).or(primary.db_name()));
+    Ok(builder.user(user).pass(password).db_name(database).into())
+}
+
 fn tls_mode(options: &Options) -> Result<TlsMode> {
     let mode = options.sslmode.unwrap_or(if options.sslrootcert.is_some() { TlsMode::VerifyFull } else { TlsMode::Disable });
-    if options.sslrootcert.is_some() && mode != TlsMode::VerifyFull {
-        return Err(Error::config("`sslrootcert` is of use with sslmode verify-full alone"));
-    }
+    check_root_certificates(options.sslrootcert.as_deref(), mode == TlsMode::VerifyFull)?;
     Ok(mode)
 }
 
@@ -253,10 +281,26 @@ mod tests {
             "mysql://joe:hunter2@db/shop?sslmode=require&sslrootcert=x",
             "mysql://joe:hunter2@db/shop?connect_timeout=0",
             "mysql://joe:hunter2@db/shop?database=",
+            "mysql://joe:hunter2@db/shop?read_url=replica",
+            "mysql://joe:hunter2@db/shop?read_url=mysql://joe:hunter2@replica:port/shop",
         ] {
             let error = read(bad).err().unwrap();
             assert_eq!(error.kind(), storage_core::ErrorKind::Config, "{bad}: {error}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_replica_takes_from_the_primary_what_it_leaves_out() {
+        let replica = |read_url: &str| {
+            read(&format!("mysql://joe:hunter2@db:3307/shop?socket=/x&read_url={read_url}")).unwrap().replica().unwrap()
+        };
+        assert!(read("mysql://joe:hunter2@db:3307/shop").unwrap().replica().is_none());
+        let left_out = replica("mysql://r:3308");
+        assert_eq!((left_out.server.user(), left_out.server.pass()), (Some("joe"), Some("hunter2")));
+        assert!(left_out.info().location.ends_with("mysql://r:3308/shop"), "{}", left_out.info());
+        let named = replica("mariadb://ann:secret@a/other");
+        assert_eq!((named.server.user(), named.server.pass()), (Some("ann"), Some("secret")));
+        assert!(named.info().location.ends_with("mysql://a:3306/other"), "{}", named.info());
     }
 }

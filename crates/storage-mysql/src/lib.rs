@@ -31,7 +31,8 @@
 //! lock that takes too long is tried again, and is a retryable `Conflict` in the end.
 //!
 //! **Reads** are one statement; pages that need several have one snapshot for them. Behind each goes the question whether the tables were changed by another
-//! process: then it is asked anew. A connection that had ended is replaced by another, once.
+//! process: then it is asked anew. A connection that had ended is replaced by another, once. What may be of a while ago is asked of the replica that `read_url`
+//! names; where it is gone, or its tables are others, of the primary.
 //!
 //! **Tables** change in several steps, each of which the server keeps by itself. What is to be done is noted first; who comes across a table in the middle of a
 //! change waits, or finishes it if nobody is at it any longer.
@@ -74,6 +75,7 @@ mod queues;
 mod read;
 mod receipts;
 mod records;
+mod replica;
 mod row;
 mod shared;
 mod statements;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use mysql_async::Value;
 use storage_core::{Error, Result, clock};
 use storage_sql::row;
-use storage_sql::server::{DELAYED, Outgoing, Queue, READY, sent, write_attributes};
+use storage_sql::server::{DELAYED, Outgoing, Queue, READY, dedup_ids, sent, write_attributes};
 
 use crate::changes::{Failure, Outcome};
 use crate::connection::Connection;
@@ -98,13 +98,7 @@ pub(crate) fn number(outcomes: &mut [Outcome<'_>], numbers: &Numbers) {
 
 /// Writes down the dedup ids, and notes which messages are duplicates.
 pub(crate) async fn remember(connection: &Connection, outcomes: &mut [Outcome<'_>], now: DateTime<Utc>) -> MyResult<Result<()>> {
-    let mut first: BTreeMap<(i64, &str), (i64, DateTime<Utc>)> = BTreeMap::new();
-    for outgoing in sent(outcomes).filter(|m| !m.queue.spec.dedup_window.is_zero()) {
-        if let Some(id) = &outgoing.message.dedup_id {
-            let until = clock::add(now, outgoing.queue.spec.dedup_window);
-            first.entry((outgoing.queue.id, id)).or_insert((outgoing.id, until));
-        }
-    }
+    let first = dedup_ids(outcomes, now);
     if first.is_empty() {
         return Ok(Ok(()));
     }

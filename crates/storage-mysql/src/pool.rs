@@ -84,6 +84,16 @@ impl ConnectionPool {
         self.pool.manager().losses.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Gives back the connection of something that changed nothing. `None`: it had ended, and another may do better; but not for ever.
+    pub(crate) fn asked<T>(&self, lent: Lending, answer: Result<T>, first: &mut bool) -> Option<Result<T>> {
+        if !lent.has_ended() {
+            return Some(lent.done(answer));
+        }
+        self.lost_one();
+        let again = std::mem::take(first) && answer.is_err();
+        if again { None } else { Some(answer) }
+    }
+
     pub(crate) fn close(&self) {
         self.pool.close();
     }

@@ -5,7 +5,7 @@ use storage_core::{
     Atomicity, BackendInfo, Batch, Key, MAX_BATCH, Page, Query, Record, RecordBackend, RecordCapabilities, Result, SchemaChange,
     TableName, TableSchema, Version,
 };
-use storage_sql::server::{Work, commit};
+use storage_sql::server::{Count, Get, Scan, Versions, Work, commit};
 
 use crate::shared::Handle;
 use crate::{catalog, maintenance, read, tables};
@@ -74,39 +74,19 @@ impl RecordBackend for MysqlRecords {
     }
 
     async fn get(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
-        let shared = self.handle.open()?;
-        let mut first = true;
-        loop {
-            let lent = shared.lend().await?;
-            let records = shared.in_time(read::get(shared, &lent, table, keys)).await?;
-            if let Some(records) = shared.asked(lent, records, &mut first) {
-                return records;
-            }
-        }
+        self.handle.open()?.read(&Get { table, keys, stale: false }).await
+    }
+
+    async fn get_stale(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
+        self.handle.open()?.read(&Get { table, keys, stale: true }).await
     }
 
     async fn scan(&self, query: &Query) -> Result<Page> {
-        let shared = self.handle.open()?;
-        let mut first = true;
-        loop {
-            let lent = shared.lend().await?;
-            let page = shared.in_time(read::scan(shared, &lent, query)).await?;
-            if let Some(page) = shared.asked(lent, page, &mut first) {
-                return page;
-            }
-        }
+        self.handle.open()?.read(&Scan(query)).await
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
-        let shared = self.handle.open()?;
-        let mut first = true;
-        loop {
-            let lent = shared.lend().await?;
-            let count = shared.in_time(read::count(shared, &lent, query)).await?;
-            if let Some(count) = shared.asked(lent, count, &mut first) {
-                return count;
-            }
-        }
+        self.handle.open()?.read(&Count(query)).await
     }
 
     async fn sweep(&self, query: &Query) -> Result<u64> {
@@ -135,15 +115,7 @@ impl RecordBackend for MysqlRecords {
     }
 
     async fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Record>> {
-        let shared = self.handle.open()?;
-        let mut first = true;
-        loop {
-            let lent = shared.lend().await?;
-            let versions = shared.in_time(read::history(shared, &lent, table, key)).await?;
-            if let Some(versions) = shared.asked(lent, versions, &mut first) {
-                return versions;
-            }
-        }
+        self.handle.open()?.read(&Versions { table, key }).await
     }
 
     async fn ping(&self) -> Result<()> {

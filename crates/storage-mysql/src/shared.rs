@@ -1,15 +1,14 @@
 //! An open store: what its handles share.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use storage_core::{BackendInfo, Error, Result, TableName};
+use storage_core::{Error, Result, TableName};
 use storage_sql::row;
-use storage_sql::server::{
-    self, Committer, Group, KnownQueues, Lanes, Maintained, SharedCatalog, Time, Users, Work, Written, late, maintain,
-};
+use storage_sql::server::{self, Common, Group, Lanes, Maintained, Question, Time, Work, Written, maintain, read};
 
 use crate::catalog::{self, Catalog};
 use crate::config::Settings;
@@ -17,6 +16,8 @@ use crate::connection::{Connection, Lending};
 use crate::error::{OrExplain as _, explain, is_missing_database};
 use crate::layout::{self, Found};
 use crate::pool::ConnectionPool;
+use crate::read::Reading;
+use crate::replica::Replica;
 use crate::statements::Statements;
 use crate::{maintenance, tables, write};
 
@@ -28,17 +29,21 @@ pub(crate) type Handle = server::Handle<Shared>;
 
 /// What handles and tasks share.
 pub(crate) struct Shared {
+    common: Common<Statements>,
     pub(crate) settings: Settings,
-    info: BackendInfo,
     pub(crate) pool: ConnectionPool,
     pub(crate) found: Found,
-    pub(crate) time: Time,
-    pub(crate) catalog: SharedCatalog<Statements>,
-    committer: Committer,
     /// Who waits for messages in this process.
     pub(crate) lanes: Lanes,
-    pub(crate) queues: KnownQueues,
-    users: Users,
+    replica: Option<Replica>,
+}
+
+impl Deref for Shared {
+    type Target = Common<Statements>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.common
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -51,6 +56,8 @@ impl Shared {
     /// Connects, and looks at what is there. Counts the caller as a user.
     pub(crate) async fn open(settings: Settings) -> Result<Arc<Self>> {
         let (pool, time) = (ConnectionPool::new(&settings)?, Time::new(settings.clock.clone()));
+        let replica = settings.replica().map(|settings| Replica::new(&settings)).transpose()?;
+        let common = Common::new(settings.info(), settings.timeout, time);
         let found = {
             let connection = match pool.get().await {
                 Err(error) if is_missing_database(&error) && settings.auto_create => {
@@ -59,26 +66,14 @@ impl Shared {
                 }
                 connection => connection?,
             };
-            let limit = settings.timeout;
             let look = async {
-                adjust(&time, &connection).await?;
+                adjust(&common.time, &connection).await?;
                 layout::ensure(&connection, &settings).await
             };
-            let found = tokio::time::timeout(limit, look).await.map_err(|_| late(limit))?;
+            let found = common.in_time(look).await?;
             connection.done(found)?
         };
-        let shared = Arc::new(Self {
-            info: settings.info(),
-            settings,
-            pool,
-            found,
-            time,
-            catalog: SharedCatalog::default(),
-            committer: Committer::default(),
-            lanes: Lanes::default(),
-            queues: KnownQueues::default(),
-            users: Users::default(),
-        });
+        let shared = Arc::new(Self { common, settings, pool, found, lanes: Lanes::default(), replica });
         tokio::spawn(maintain(Arc::downgrade(&shared)));
         Ok(shared)
     }
@@ -88,25 +83,32 @@ impl Shared {
         adjust(&self.time, connection).await
     }
 
-    /// A connection for reading, in the caller's own task: if the caller goes away, it is closed.
+    /// A connection for the caller's own task: if the caller goes away, it is closed.
     pub(crate) async fn lend(&self) -> Result<Lending> {
         self.pool.get().await
     }
 
-    /// What `work` answers, unless it takes too long.
-    pub(crate) async fn in_time<T>(&self, work: impl Future<Output = T> + Send) -> Result<T> {
-        let limit = self.settings.timeout;
-        tokio::time::timeout(limit, work).await.map_err(|_| late(limit))
+    /// Asks on a connection for the caller's own task.
+    pub(crate) async fn read<Q: Question>(&self, question: &Q) -> Result<Q::Answer> {
+        if question.may_be_stale()
+            && let Some(replica) = &self.replica
+            && let Some(answer) = replica.ask(self, question).await
+        {
+            return Ok(answer);
+        }
+        let mut first = true;
+        loop {
+            let lent = self.lend().await?;
+            let answer = self.in_time(read(&Reading { shared: self, connection: &lent }, question)).await?;
+            if let Some(answer) = self.asked(lent, answer, &mut first) {
+                return answer;
+            }
+        }
     }
 
-    /// Gives back the connection of something that changed nothing. `None`: it had ended, and another may do better; but not for ever.
+    /// See [`ConnectionPool::asked`].
     pub(crate) fn asked<T>(&self, lent: Lending, answer: Result<T>, first: &mut bool) -> Option<Result<T>> {
-        if !lent.has_ended() {
-            return Some(lent.done(answer));
-        }
-        self.pool.lost_one();
-        let again = std::mem::take(first) && answer.is_err();
-        if again { None } else { Some(answer) }
+        self.pool.asked(lent, answer, first)
     }
 
     /// Gives back the connection of something that may have changed something.
@@ -195,21 +197,21 @@ async fn adjust(time: &Time, connection: &Connection) -> Result<()> {
 }
 
 impl server::Shared for Shared {
-    fn info(&self) -> &BackendInfo {
-        &self.info
-    }
+    type Statements = Statements;
 
-    fn users(&self) -> &Users {
-        &self.users
+    fn common(&self) -> &Common<Statements> {
+        &self.common
     }
 
     fn left(&self, _last: bool) {
         self.lanes.wake_all();
     }
 
-    async fn end(&self) {
-        self.committer.finish().await;
+    fn disconnect(&self) {
         self.pool.close();
+        if let Some(replica) = &self.replica {
+            replica.close();
+        }
     }
 }
 
@@ -220,14 +222,6 @@ impl Maintained for Shared {
 }
 
 impl Group for Shared {
-    fn committer(&self) -> &Committer {
-        &self.committer
-    }
-
-    fn limit(&self) -> Duration {
-        self.settings.timeout
-    }
-
     async fn once(&self, works: &[&Work], exactly: bool) -> Written {
         write::once(self, works, exactly).await
     }

@@ -51,7 +51,7 @@ impl MysqlStore {
         Backends { records: Some(Arc::new(self.records())), queue: Some(Arc::new(self.queue())), blobs: None }
     }
 
-    /// How many connections there are.
+    /// How many connections to the primary there are.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.handle.shared().pool.size()

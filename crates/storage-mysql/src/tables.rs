@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use mysql_async::Value;
-use storage_core::{Column, ColumnName, Error, Fields, Result, SchemaChange, TableName, TableSchema, Undeclared, value};
+use storage_core::{Column, ColumnName, Error, Fields, Result, SchemaChange, TableName, TableSchema, Undeclared};
 use storage_sql::server::is_same;
-use storage_sql::{Dialect, EXTRA, SqlRow as _, SqlValue, Table, encode, json_text, row};
+use storage_sql::{Dialect, EXTRA, SqlRow as _, SqlValue, Table, adopt_field, encode, has_fields, is_a_field, json_text, row};
 
 use crate::catalog::{self, Catalog, Doing, Left};
 use crate::connection::Connection;
@@ -317,10 +317,7 @@ fn has_field(name: &ColumnName) -> String {
 async fn refuse_field(connection: &Connection, table: &Table, field: &ColumnName) -> Result<()> {
     let select = format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {})", quote(table.name()), has_field(field));
     if exists(connection, &select, Vec::new()).await? {
-        return Err(Error::already_exists(format!(
-            "records of table `{}` have a field `{field}` outside the schema",
-            table.schema().name
-        )));
+        return Err(is_a_field(&table.schema().name, field));
     }
     Ok(())
 }
@@ -332,7 +329,7 @@ async fn refuse_fields(connection: &Connection, table: &Table) -> Result<()> {
     let Some(found) = rows.first() else { return Ok(()) };
     let fields = extra_fields(&found.value(0)?)?;
     let field = fields.keys().next().map_or("", String::as_str);
-    Err(Error::invalid(format!("records of table `{}` have fields outside the schema: `{field}`", table.schema().name)))
+    Err(has_fields(&table.schema().name, field))
 }
 
 fn extra_fields(value: &SqlValue<'_>) -> Result<Fields> {
@@ -371,10 +368,7 @@ async fn adopt(connection: &Connection, after: &Table, column: &Column) -> Resul
         last = Some(key_values([&row::key(end, schema)?.0]));
         for found in &rows {
             let (key, at) = row::key(found, schema)?;
-            let value = extra_fields(&found.value(at)?)?.remove(column.name.as_str()).unwrap_or_default();
-            let value = value::canonical(column.kind, value).map_err(|e| {
-                Error::invalid(format!("a record has a field `{}` that can't become the column: {}", column.name, e.message()))
-            })?;
+            let value = adopt_field(&mut extra_fields(&found.value(at)?)?, column)?;
             let mut values = vec![bound(encode(Dialect::MySql, column.kind, &value)?)];
             values.extend(key_values([&key]));
             connection.execute(&update, values).await.or_explain()?;

@@ -4,16 +4,14 @@
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::server::{Server, can_start};
-use common::{Opened, Raw, apart};
+use common::{Raw, apart, open, open_with};
 use serde_json::json;
-use storage_conformance::load::{self, Pairs, is_loss, number, queue, table};
+use storage_conformance::load::{self, is_loss, number, table};
 use storage_conformance::server::until;
-use storage_core::{Batch, ColumnType, DriverConfig, ErrorKind, Expect, NewMessage, Receive, SchemaChange, TableSchema, fields};
+use storage_core::{Batch, ColumnType, DriverConfig, ErrorKind, Expect, SchemaChange, TableSchema, fields};
 
 common::on_both! {
     ended_connections_are_replaced,
@@ -24,74 +22,37 @@ common::on_both! {
     what_was_left_half_done_is_finished,
 }
 
-async fn prepared(opened: &Opened) -> Pairs {
-    Pairs::new(&opened.records, &opened.queue).await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_loses_nothing_that_was_acknowledged() {
     if !can_start() {
         return;
     }
     let mut server = Server::start(&[]);
-    let opened = Arc::new(Opened::new(&format!("{}/t", server.url())).await.unwrap());
-    let pairs = prepared(&opened).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers = pairs.writers(8, &stop);
-    for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        server = tokio::task::spawn_blocking(move || {
-            server.kill();
-            std::thread::sleep(Duration::from_millis(200));
-            server.start();
-            server
-        })
-        .await
-        .unwrap();
-    }
-    // All goes on by itself.
-    until("a write goes through", async || opened.records.upsert(&table(), "after", number(1)).await.ok()).await;
-    opened.records.delete(&table(), "after", Expect::Present).await.unwrap();
-    stop.store(true, Ordering::SeqCst);
-    let mut acknowledged = Vec::new();
-    for writer in writers {
-        acknowledged.extend(writer.await.unwrap());
-    }
-    assert!(acknowledged.len() > 20, "{} pairs", acknowledged.len());
-    pairs.nothing_is_lost_or_half(&acknowledged).await;
+    let opened = open(&format!("{}/t", server.url())).await.unwrap();
+    load::a_killed_server_loses_nothing_that_was_acknowledged(&opened, &mut server).await;
 }
 
 async fn ended_connections_are_replaced(address: String) {
     let url = apart(&address);
-    let opened = Arc::new(Opened::new(&url).await.unwrap());
-    let pairs = prepared(&opened).await;
-    let (mut raw, stop) = (Raw::new(&address).await, Arc::new(AtomicBool::new(false)));
-    let writers = pairs.writers(6, &stop);
-    let mut ended = 0;
-    for round in 0..10 {
-        tokio::time::sleep(Duration::from_millis(60)).await;
+    let opened = open(&url).await.unwrap();
+    let mut raw = Raw::new(&address).await;
+    let end = async |round| {
         // By turns what a connection does, and the connection.
+        let what = if round % 2 == 0 { "CONNECTION" } else { "QUERY" };
+        let mut ended = 0;
         for connection in raw.connections(&url).await {
-            ended += usize::from(
-                raw.try_run(&format!("KILL {} {connection}", if round % 2 == 0 { "CONNECTION" } else { "QUERY" })).await,
-            );
+            ended += usize::from(raw.try_run(&format!("KILL {what} {connection}")).await);
         }
-    }
-    stop.store(true, Ordering::SeqCst);
-    let mut acknowledged = Vec::new();
-    for writer in writers {
-        acknowledged.extend(writer.await.unwrap());
-    }
-    assert!(ended >= 10 && !acknowledged.is_empty(), "{ended} ended, {} written", acknowledged.len());
-    until("it goes on", async || opened.records.ping().await.ok()).await;
-    pairs.nothing_is_lost_or_half(&acknowledged).await;
+        ended
+    };
+    load::ended_connections_are_replaced(&opened, end).await;
 }
 
 async fn callers_that_go_away_leave_no_transaction_and_no_connection(address: String) {
     let url = apart(&address);
     let config = DriverConfig { pool_size: Some(5), ..DriverConfig::from_url(&url) };
-    let opened = Opened::with(&config).await.unwrap();
-    let pairs = prepared(&opened).await;
+    let opened = open_with(&config).await.unwrap();
+    let pairs = opened.pairs().await;
     pairs.callers_that_go_away().await;
     let mut raw = Raw::new(&address).await;
     until("nothing runs and no transaction is open", async || (raw.busy(&url).await == 0).then_some(())).await;
@@ -101,13 +62,13 @@ async fn callers_that_go_away_leave_no_transaction_and_no_connection(address: St
     futures::future::try_join_all((0..20).map(|_| opened.records.ping())).await.unwrap();
     pairs.nothing_is_half().await;
     drop(pairs);
-    opened.close().await;
+    opened.close().await.close().await.unwrap();
     until("closing closes all", async || raw.connections(&url).await.is_empty().then_some(())).await;
 }
 
 async fn sixteen_writers_move_money_and_the_sum_holds_at_every_read(address: String) {
-    let opened = Opened::new(&apart(&address)).await.unwrap();
-    prepared(&opened).await;
+    let opened = open(&apart(&address)).await.unwrap();
+    opened.pairs().await;
     load::money_moves_and_the_sum_holds(&opened.records).await;
 }
 
@@ -115,8 +76,8 @@ async fn sixteen_writers_move_money_and_the_sum_holds_at_every_read(address: Str
 async fn write_skew_through_absent_records_is_caught(address: String) {
     let url = apart(&address);
     // Two stores, as two processes have them: they share no writer.
-    let (one, two) = (Opened::new(&url).await.unwrap(), Opened::new(&url).await.unwrap());
-    prepared(&one).await;
+    let (one, two) = (open(&url).await.unwrap(), open(&url).await.unwrap());
+    one.pairs().await;
     load::write_skew_through_absent_records_is_caught(&one.records, &two.records).await;
 }
 
@@ -127,33 +88,16 @@ async fn a_server_that_is_away_is_unavailable_and_comes_back() {
     }
     let mut server = Server::start(&[]);
     let config = DriverConfig { timeout: Some(Duration::from_secs(2)), ..DriverConfig::from_url(&format!("{}/t", server.url())) };
-    let opened = Opened::with(&config).await.unwrap();
-    prepared(&opened).await;
-    opened.records.upsert(&table(), "a", number(1)).await.unwrap();
-    server.kill();
-    for _ in 0..3 {
-        for error in [
-            opened.records.get(&table(), "a").await.unwrap_err(),
-            opened.records.upsert(&table(), "a", number(2)).await.unwrap_err(),
-            opened.queue.send(&queue(), NewMessage::new("x")).await.unwrap_err(),
-            opened.queue.receive(&queue(), &Receive::default()).await.unwrap_err(),
-        ] {
-            assert!(is_loss(error.kind()) && error.is_retryable(), "{error:?}");
-        }
-    }
-    server.start();
-    until("it answers again", async || opened.records.get(&table(), "a").await.ok()).await;
-    opened.records.upsert(&table(), "a", number(3)).await.unwrap();
-    opened.queue.send(&queue(), NewMessage::new("x")).await.unwrap();
-    assert_eq!(opened.queue.receive(&queue(), &Receive::default()).await.unwrap().len(), 1);
+    let opened = open_with(&config).await.unwrap();
+    load::a_server_that_is_away_is_unavailable_and_comes_back(&opened, &mut server).await;
 }
 
 /// What others hold is waited for no longer than the timeout, and nothing is left of it.
 async fn a_record_that_somebody_holds_is_given_up(address: String) {
     let url = apart(&address);
     let config = DriverConfig { timeout: Some(Duration::from_secs(1)), ..DriverConfig::from_url(&url) };
-    let opened = Opened::with(&config).await.unwrap();
-    prepared(&opened).await;
+    let opened = open_with(&config).await.unwrap();
+    opened.pairs().await;
     opened.records.upsert(&table(), "a", number(1)).await.unwrap();
     let mut raw = Raw::new(&url).await;
     // Without locks on what is between the records.
@@ -172,7 +116,7 @@ async fn a_record_that_somebody_holds_is_given_up(address: String) {
 /// A change of a table that somebody began and did not end, with a process that is gone: whoever comes across it finishes it.
 async fn what_was_left_half_done_is_finished(address: String) {
     let url = apart(&address);
-    let opened = Opened::new(&url).await.unwrap();
+    let opened = open(&url).await.unwrap();
     let kept = TableSchema::builder("t").column("n", ColumnType::Integer).keep_undeclared().build().unwrap();
     opened.records.create_table(&kept).await.unwrap();
     opened.records.insert(&table(), "a", fields(json!({"n": 1, "note": "x", "more": true}))).await.unwrap();

@@ -4,14 +4,12 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Opened, Raw, apart};
+use common::{Raw, apart, open, open_with};
 use serde_json::json;
 use storage_conformance::load::{self, number, schema, table};
-use storage_core::{
-    Batch, ColumnType, DriverConfig, ErrorKind, Expect, Filter, KeyType, Query, QueueName, QueueSpec, TableSchema, fields,
-};
+use storage_conformance::server::refuses;
+use storage_core::{Batch, ColumnType, DriverConfig, ErrorKind, Expect, Filter, KeyType, Query, TableSchema, fields};
+use storage_mysql::MysqlDriver;
 
 common::on_both! {
     what_can_not_be_opened_says_why,
@@ -23,33 +21,24 @@ common::on_both! {
     callers_share_transactions_and_not_failures,
 }
 
-async fn refused(url: &str) -> storage_core::Error {
-    let config = DriverConfig { timeout: Some(Duration::from_secs(5)), ..DriverConfig::from_url(url) };
-    Opened::with(&config).await.err().expect("it can't be opened")
-}
-
 async fn what_can_not_be_opened_says_why(address: String) {
     let mut raw = Raw::new(&address).await;
     raw.run("CREATE USER IF NOT EXISTS 'locked'@'%' IDENTIFIED BY 'right'").await;
     raw.run("GRANT SELECT ON mysql.time_zone TO 'locked'@'%'").await;
     let host = address.split('@').nth(1).unwrap();
-    for (url, kind) in [
+    let places = [
         (format!("mysql://locked:hunter2@{host}/mysql"), ErrorKind::Unauthorized),
         (format!("mysql://locked@{host}/mysql"), ErrorKind::Unauthorized),
         (format!("mysql://nobody:hunter2@{host}/mysql"), ErrorKind::Unauthorized),
         (format!("mysql://locked:right@{host}/somebody_elses"), ErrorKind::Unauthorized),
         ("mysql://joe:hunter2@127.0.0.1:1/x".to_owned(), ErrorKind::Unavailable),
-    ] {
-        let error = refused(&url).await;
-        assert_eq!(error.kind(), kind, "{url}: {error:?}");
-        assert_eq!(error.is_retryable(), kind == ErrorKind::Unavailable, "{error:?}");
-        assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
-    }
+    ];
+    refuses(MysqlDriver, places).await;
     // No database, and then no tables in it: nothing is made.
     let url = apart(&address);
     let config = DriverConfig { auto_create: false, ..DriverConfig::from_url(&url) };
     for _ in 0..2 {
-        let error = Opened::with(&config).await.err().unwrap();
+        let error = open_with(&config).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
         raw.run(&format!("CREATE DATABASE IF NOT EXISTS {}", url.rsplit('/').next().unwrap())).await;
     }
@@ -57,7 +46,7 @@ async fn what_can_not_be_opened_says_why(address: String) {
 
 async fn tables_are_as_an_administrator_would_make_them(address: String) {
     let url = apart(&address);
-    let opened = Opened::new(&url).await.unwrap();
+    let opened = open(&url).await.unwrap();
     let orders = TableSchema::builder("orders")
         .partition("tenant", KeyType::Text)
         .key_of("number", KeyType::Integer)
@@ -103,7 +92,7 @@ async fn tables_are_as_an_administrator_would_make_them(address: String) {
 
 async fn what_others_did_to_a_table_is_said(address: String) {
     let url = apart(&address);
-    let opened = Opened::new(&url).await.unwrap();
+    let opened = open(&url).await.unwrap();
     let mut raw = Raw::new(&url).await;
     // A table of somebody else.
     raw.run("CREATE TABLE T (x int)").await;
@@ -157,29 +146,21 @@ async fn what_others_did_to_a_table_is_said(address: String) {
 
 async fn without_the_rights_it_is_unauthorized(address: String) {
     let url = apart(&address);
-    let opened = Opened::new(&url).await.unwrap();
+    let opened = open(&url).await.unwrap();
     opened.records.create_table(&schema()).await.unwrap();
     let mut raw = Raw::new(&url).await;
     let database = url.rsplit('/').next().unwrap();
     raw.run(&format!("CREATE USER 'r{database}'@'%'")).await;
     raw.run(&format!("GRANT SELECT ON {database}.* TO 'r{database}'@'%'")).await;
     opened.records.insert(&table(), "a", number(1)).await.unwrap();
-    let reader = Opened::new(&url.replace("root@", &format!("r{database}@"))).await.unwrap();
-    assert_eq!(reader.records.get(&table(), "a").await.unwrap().unwrap().fields, number(1));
-    assert_eq!(reader.records.count(&Query::table("t").unwrap().filter(Filter::eq("n", 1).unwrap())).await.unwrap(), 1);
-    for error in [
-        reader.records.upsert(&table(), "a", number(2)).await.unwrap_err(),
-        reader.records.create_table(&TableSchema::builder("more").build().unwrap()).await.unwrap_err(),
-        reader.queue.create_queue(&QueueName::new("q").unwrap(), &QueueSpec::default()).await.unwrap_err(),
-    ] {
-        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error:?}");
-    }
+    let reader = open(&url.replace("root@", &format!("r{database}@"))).await.unwrap();
+    load::who_may_read_alone_is_refused_the_rest(&reader).await;
     assert_eq!(opened.records.get(&table(), "a").await.unwrap().unwrap().fields, number(1));
 }
 
 /// A value that is too long for an index is refused, alone; what is too large for the server too.
 async fn a_value_too_long_for_its_index_is_invalid(address: String) {
-    let opened = Opened::new(&apart(&address)).await.unwrap();
+    let opened = open(&apart(&address)).await.unwrap();
     let table = TableSchema::builder("t").column("s", ColumnType::Text).index("by_s", ["s"]).build().unwrap();
     opened.records.create_table(&table).await.unwrap();
     let put = |key: &str, text: &str| Batch::new().put(&table.name, key, fields(json!({"s": text})), Expect::Anything);
@@ -194,7 +175,7 @@ async fn a_value_too_long_for_its_index_is_invalid(address: String) {
 
 /// Texts are ordered and compared bytewise: letter case, accents and trailing spaces count.
 async fn texts_are_bytes(address: String) {
-    let opened = Opened::new(&apart(&address)).await.unwrap();
+    let opened = open(&apart(&address)).await.unwrap();
     let table = TableSchema::builder("t").column("s", ColumnType::Text).column("u", ColumnType::Text).unique().build().unwrap();
     opened.records.create_table(&table).await.unwrap();
     let mut texts = ["a", "a ", "A", "á", "a\u{301}", "a\t", "", " ", "Z", "z", "\u{10ffff}", "\u{ffff}"].map(str::to_owned);
@@ -215,6 +196,6 @@ async fn texts_are_bytes(address: String) {
 }
 
 async fn callers_share_transactions_and_not_failures(address: String) {
-    let opened = Opened::new(&apart(&address)).await.unwrap();
+    let opened = open(&apart(&address)).await.unwrap();
     load::callers_share_transactions_and_not_failures(&opened.records, &opened.queue).await;
 }

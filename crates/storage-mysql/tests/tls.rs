@@ -6,7 +6,7 @@
 mod common;
 
 use common::server::{Server, can_start};
-use common::{Opened, Raw};
+use common::{Raw, open};
 use storage_conformance::certificates::authority;
 use storage_conformance::load::{number, schema, table};
 use storage_conformance::server::until;
@@ -35,7 +35,7 @@ async fn certificates_are_checked_where_that_is_asked_for() {
         (format!("sslrootcert={ours}"), true),
     ] {
         let url = format!("{}/t", server.url());
-        let opened = Opened::new(&format!("{url}?{mode}")).await.unwrap();
+        let opened = open(&format!("{url}?{mode}")).await.unwrap();
         opened.records.create_table(&schema()).await.unwrap();
         opened.records.upsert(&table(), "a", number(1)).await.unwrap();
         let mut raw = Raw::new(&server.url()).await;
@@ -44,7 +44,7 @@ async fn certificates_are_checked_where_that_is_asked_for() {
             raw.number("SELECT VARIABLE_VALUE FROM information_schema.global_status WHERE variable_name = 'SSL_ACCEPTS'").await;
         assert_eq!((connections.is_empty(), encrypted > accepted), (false, is_encrypted), "{mode}");
         accepted = encrypted;
-        opened.close().await;
+        opened.close().await.close().await.unwrap();
         until("it is closed", async || raw.connections(&url).await.is_empty().then_some(())).await;
     }
     for (mode, kind) in [
@@ -53,7 +53,7 @@ async fn certificates_are_checked_where_that_is_asked_for() {
         ("sslmode=verify-full".to_owned(), ErrorKind::Unavailable),
         ("sslrootcert=/nowhere.pem".to_owned(), ErrorKind::Config),
     ] {
-        let error = Opened::new(&format!("{}/t?{mode}", server.url())).await.err().unwrap();
+        let error = open(&format!("{}/t?{mode}", server.url())).await.err().unwrap();
         assert_eq!((error.kind(), error.is_retryable()), (kind, false), "{mode}: {error:?}");
     }
 }

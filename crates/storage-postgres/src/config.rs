@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 use storage_core::{BackendInfo, Backends, Clock, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces};
-use storage_sql::server::{check_connect_timeout, check_pool_size, check_timeout};
+use storage_sql::server::{
+    CONNECT_TIMEOUT, ROOT_CERTIFICATES, check_connect_timeout, check_pool_size, check_root_certificates, check_timeout, option,
+};
 use tokio_postgres::config::Host;
 
 use crate::PostgresStore;
@@ -51,10 +53,6 @@ impl Driver for PostgresDriver {
     }
 }
 
-const fn option(name: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec { name, help }
-}
-
 const OPTIONS: &[OptionSpec] = &[
     option("user", "The user. Default: that of the URL, or the program's user in the operating system."),
     option("password", "The password. Default: that of the URL."),
@@ -69,8 +67,13 @@ const OPTIONS: &[OptionSpec] = &[
          (its certificate and name are checked). All but disable need the cargo feature postgres-tls. Default: prefer where TLS is compiled in, \
          verify-full with sslrootcert, else disable.",
     ),
-    option("sslrootcert", "The path of a file with the certificates (PEM) that sign the server's. Default: the system's."),
-    option("connect_timeout", "How many seconds it may take to connect, 1 to 300. Default: 5."),
+    ROOT_CERTIFICATES,
+    CONNECT_TIMEOUT,
+    option(
+        "read_url",
+        "The address of a replica, written as url is, which is asked for what may be of a while ago. User, password and database are the \
+         primary's where it names none; all options hold for both. Default: none, and the primary is asked.",
+    ),
     option(
         "synchronous_commit",
         "When a commit is answered: on (once it is on the disk), remote_apply, remote_write, local, or off (some time before: a crash of the \
@@ -120,6 +123,7 @@ struct Options {
     sslmode: Option<TlsMode>,
     sslrootcert: Option<String>,
     connect_timeout: Option<u64>,
+    read_url: Option<Secret>,
     synchronous_commit: Option<SynchronousCommit>,
     application_name: Option<String>,
 }
@@ -129,6 +133,8 @@ struct Options {
 pub(crate) struct Settings {
     /// Address and login.
     pub(crate) server: tokio_postgres::Config,
+    /// Those of the replica.
+    read: Option<tokio_postgres::Config>,
     pub(crate) schema: Option<String>,
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "read where TLS is compiled in"))]
     pub(crate) tls: TlsMode,
@@ -157,16 +163,20 @@ impl Settings {
             return Err(Error::config(format!("schema = {schema:?}: a name of 1 to {MAX_NAME} bytes")));
         }
         let (tls, connect_timeout) = (tls_mode(&options)?, check_connect_timeout(options.connect_timeout)?);
-        server.application_name(options.application_name.as_deref().unwrap_or("storage"));
-        server.connect_timeout(connect_timeout).keepalives(true).keepalives_idle(KEEPALIVE);
-        server.tcp_user_timeout(timeout.max(Duration::from_secs(1)));
-        server.ssl_mode(match tls {
-            TlsMode::Disable => tokio_postgres::config::SslMode::Disable,
-            TlsMode::Prefer => tokio_postgres::config::SslMode::Prefer,
-            TlsMode::Require | TlsMode::VerifyFull => tokio_postgres::config::SslMode::Require,
-        });
+        let mut read = options.read_url.as_ref().map(|url| replica(url.expose(), &server)).transpose()?;
+        for server in [Some(&mut server), read.as_mut()].into_iter().flatten() {
+            server.application_name(options.application_name.as_deref().unwrap_or("storage"));
+            server.connect_timeout(connect_timeout).keepalives(true).keepalives_idle(KEEPALIVE);
+            server.tcp_user_timeout(timeout.max(Duration::from_secs(1)));
+            server.ssl_mode(match tls {
+                TlsMode::Disable => tokio_postgres::config::SslMode::Disable,
+                TlsMode::Prefer => tokio_postgres::config::SslMode::Prefer,
+                TlsMode::Require | TlsMode::VerifyFull => tokio_postgres::config::SslMode::Require,
+            });
+        }
         Ok(Self {
             server,
+            read,
             schema: options.schema,
             tls,
             root_certificates: options.sslrootcert,
@@ -177,6 +187,12 @@ impl Settings {
             auto_create: config.auto_create,
             clock: config.clock.clone(),
         })
+    }
+
+    /// How the replica is reached. It has half the time: the primary may have to be asked behind it.
+    pub(crate) fn replica(&self) -> Option<Self> {
+        let server = self.read.clone()?;
+        Some(Self { server, read: None, timeout: self.timeout / 2, ..self.clone() })
     }
 
     /// The store, without secrets.
@@ -225,6 +241,15 @@ fn server(url: Option<&str>) -> Result<tokio_postgres::Config> {
         Some(url) if url.contains("://") => url,
         Some(_) => return Err(Error::config("write the address as postgres://user:password@host:5432/database")),
     };
+    let mut server = parse(url)?;
+    if server.get_hosts().len() > 1 {
+        // Whichever of them is the primary.
+        server.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+    }
+    Ok(server)
+}
+
+fn parse(url: &str) -> Result<tokio_postgres::Config> {
     // Not the driver's words: they may repeat a part of the URL, which may be a password's.
     let mut server = tokio_postgres::Config::from_str(url).map_err(|_| {
         Error::config("the address can't be read: postgres://user:password@host:5432/database, with special characters as %XX")
@@ -232,10 +257,25 @@ fn server(url: Option<&str>) -> Result<tokio_postgres::Config> {
     if server.get_hosts().is_empty() {
         server.host("localhost");
     }
-    if server.get_hosts().len() > 1 {
-        // Whichever of them is the primary.
-        server.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+    Ok(server)
+}
+
+/// The address of a replica, with what it leaves to the primary's. Of several hosts, any.
+fn replica(url: &str, primary: &tokio_postgres::Config) -> Result<tokio_postgres::Config> {
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") || url.contains('?') {
+        return Err(Error::config("option `read_url`: write it as postgres://user:password@host:5432/database, without options"));
     }
+    let mut server = parse(url).map_err(|e| Error::config(format!("option `read_url`: {}", e.message())))?;
+    if let (None, Some(user)) = (server.get_user(), primary.get_user()) {
+        server.user(user);
+    }
+    if let (None, Some(password)) = (server.get_password(), primary.get_password()) {
+        server.password(password);
+    }
+    if let (None, Some(database)) = (server.get_dbname(), primary.get_dbname()) {
+        server.dbname(database);
+    }
+    server.load_balance_hosts(tokio_postgres::config::LoadBalanceHosts::Random);
     Ok(server)
 }
 
@@ -246,9 +286,7 @@ fn tls_mode(options: &Options) -> Result<TlsMode> {
         (None, true) => TlsMode::Prefer,
         (None, false) => TlsMode::Disable,
     });
-    if options.sslrootcert.is_some() && mode != TlsMode::VerifyFull {
-        return Err(Error::config("`sslrootcert` is of use with sslmode verify-full alone"));
-    }
+    check_root_certificates(options.sslrootcert.as_deref(), mode == TlsMode::VerifyFull)?;
     if !compiled && mode != TlsMode::Disable {
         return Err(Error::config(
             "TLS to PostgreSQL is not compiled in: build with the cargo feature `postgres-tls` (`tls` of storage-postgres)",
@@ -288,12 +326,28 @@ mod tests {
             "postgres://joe:hunter2@db/shop?sslmode=prefer&sslrootcert=x",
             "postgres://joe:hunter2@db/shop?connect_timeout=0",
             "postgres://joe:hunter2@db/shop?schema=",
+            "postgres://joe:hunter2@db/shop?read_url=replica",
+            "postgres://joe:hunter2@db/shop?read_url=postgres://joe:hunter2@replica:port/shop",
             "postgres://joe:hunter2@db/shop?synchronous_commit=maybe",
         ] {
             let error = read(bad).err().unwrap();
             assert_eq!(error.kind(), storage_core::ErrorKind::Config, "{bad}: {error}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_replica_takes_from_the_primary_what_it_leaves_out() {
+        let replica = |read_url: &str| {
+            read(&format!("postgres://joe:hunter2@db:5433/shop?read_url={read_url}")).unwrap().replica().unwrap()
+        };
+        assert!(read("postgres://joe:hunter2@db:5433/shop").unwrap().replica().is_none());
+        let left_out = replica("postgres://r:5434");
+        assert_eq!((left_out.server.get_user(), left_out.server.get_password()), (Some("joe"), Some(&b"hunter2"[..])));
+        assert!(left_out.info().location.ends_with("postgres://r:5434/shop"), "{}", left_out.info());
+        let named = replica("postgres://ann:secret@a,b/other");
+        assert_eq!((named.server.get_user(), named.server.get_password()), (Some("ann"), Some(&b"secret"[..])));
+        assert!(named.info().location.ends_with("postgres://a:5432,b:5432/other"), "{}", named.info());
     }
 
     #[test]

@@ -31,7 +31,8 @@
 //! a collision is tried again, and is a retryable `Conflict` in the end.
 //!
 //! **Reads** are one statement; pages that need several have one snapshot for them. Behind each goes, in the same trip, the question whether the tables were changed by
-//! another process: then it is asked anew.
+//! another process: then it is asked anew. What may be of a while ago is asked of the replica that `read_url` names; where it is gone, or its tables are others,
+//! of the primary.
 //!
 //! **Messages** are leased by `FOR UPDATE SKIP LOCKED`. Who waits is woken by `LISTEN`/`NOTIFY`, on one connection beside the pool; notices are sent behind the
 //! commit, since within it the server would commit those that notify one by one. A program that dies in between has told nobody: who waits looks once a second.
@@ -72,6 +73,7 @@ mod queues;
 mod read;
 mod receipts;
 mod records;
+mod replica;
 mod row;
 mod shared;
 mod statements;

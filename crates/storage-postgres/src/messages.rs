@@ -1,12 +1,12 @@
 //! Sending messages and looking at them.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use storage_core::{Result, clock};
 use storage_sql::SqlValue;
-use storage_sql::server::{DELAYED, Outgoing, Queue, READY, sent, write_attributes};
+use storage_sql::server::{DELAYED, Outgoing, Queue, READY, dedup_ids, sent, write_attributes};
 
 use crate::bind::Param;
 use crate::changes::Outcome;
@@ -75,13 +75,7 @@ fn contents<'o>(all: &[&'o Outgoing<'_>], now: DateTime<Utc>) -> Result<Vec<Para
 
 /// Writes down the dedup ids, and notes which messages are duplicates.
 pub(crate) async fn remember(connection: &Connection, outcomes: &mut [Outcome<'_>], now: DateTime<Utc>) -> Result<()> {
-    let mut first: BTreeMap<(i64, &str), (i64, DateTime<Utc>)> = BTreeMap::new();
-    for outgoing in sent(outcomes).filter(|m| !m.queue.spec.dedup_window.is_zero()) {
-        if let Some(id) = &outgoing.message.dedup_id {
-            let until = clock::add(now, outgoing.queue.spec.dedup_window);
-            first.entry((outgoing.queue.id, id)).or_insert((outgoing.id, until));
-        }
-    }
+    let first = dedup_ids(outcomes, now);
     if first.is_empty() {
         return Ok(());
     }

@@ -5,11 +5,11 @@ use storage_core::{
     Atomicity, BackendInfo, Batch, Key, MAX_BATCH, Page, Query, Record, RecordBackend, RecordCapabilities, Result, SchemaChange,
     TableName, TableSchema, Version,
 };
-use storage_sql::server::{Work, commit};
+use storage_sql::server::{Count, Get, Scan, Versions, Work, commit};
 
 use crate::error::OrExplain as _;
 use crate::shared::Handle;
-use crate::{catalog, maintenance, read, tables};
+use crate::{catalog, maintenance, tables};
 
 /// The tables in a [`PostgresStore`](crate::PostgresStore).
 #[derive(Debug)]
@@ -76,24 +76,19 @@ impl RecordBackend for PostgresRecords {
     }
 
     async fn get(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
-        let shared = self.handle.open()?;
-        let lent = shared.lend().await?;
-        let answer = shared.in_time(read::get(shared, &lent, table, keys)).await?;
-        lent.done(answer)
+        self.handle.open()?.read(&Get { table, keys, stale: false }).await
+    }
+
+    async fn get_stale(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
+        self.handle.open()?.read(&Get { table, keys, stale: true }).await
     }
 
     async fn scan(&self, query: &Query) -> Result<Page> {
-        let shared = self.handle.open()?;
-        let lent = shared.lend().await?;
-        let answer = shared.in_time(read::scan(shared, &lent, query)).await?;
-        lent.done(answer)
+        self.handle.open()?.read(&Scan(query)).await
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
-        let shared = self.handle.open()?;
-        let lent = shared.lend().await?;
-        let answer = shared.in_time(read::count(shared, &lent, query)).await?;
-        lent.done(answer)
+        self.handle.open()?.read(&Count(query)).await
     }
 
     async fn sweep(&self, query: &Query) -> Result<u64> {
@@ -116,10 +111,7 @@ impl RecordBackend for PostgresRecords {
     }
 
     async fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Record>> {
-        let shared = self.handle.open()?;
-        let lent = shared.lend().await?;
-        let answer = shared.in_time(read::history(shared, &lent, table, key)).await?;
-        lent.done(answer)
+        self.handle.open()?.read(&Versions { table, key }).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -1,14 +1,12 @@
 //! An open store: what its handles share.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
-use storage_core::{BackendInfo, Error, Result};
-use storage_sql::server::{
-    self, Committer, Group, KnownQueues, Luck, Maintained, SharedCatalog, Time, Users, Work, Written, late, maintain,
-};
+use storage_core::{Error, Result};
+use storage_sql::server::{self, Common, Group, Luck, Maintained, Question, Time, Work, Written, maintain, read};
 
 use crate::config::Settings;
 use crate::connection::{Connection, Lending};
@@ -16,6 +14,8 @@ use crate::error::OrExplain as _;
 use crate::layout::{self, Found};
 use crate::news::News;
 use crate::pool::ConnectionPool;
+use crate::read::Reading;
+use crate::replica::Replica;
 use crate::statements::Statements;
 use crate::{maintenance, write};
 
@@ -24,17 +24,21 @@ pub(crate) type Handle = server::Handle<Shared>;
 
 /// What handles and tasks share.
 pub(crate) struct Shared {
+    common: Common<Statements>,
     pub(crate) settings: Settings,
-    pub(crate) info: BackendInfo,
     pub(crate) pool: ConnectionPool,
     pub(crate) found: Found,
-    pub(crate) time: Time,
-    pub(crate) catalog: SharedCatalog<Statements>,
-    pub(crate) committer: Committer,
     pub(crate) luck: Luck,
     pub(crate) news: News,
-    pub(crate) queues: KnownQueues,
-    users: Users,
+    replica: Option<Replica>,
+}
+
+impl Deref for Shared {
+    type Target = Common<Statements>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.common
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -47,29 +51,18 @@ impl Shared {
     /// Connects, and looks at what is there. Counts the caller as a user.
     pub(crate) async fn open(settings: Settings) -> Result<Arc<Self>> {
         let (pool, time) = (ConnectionPool::new(&settings)?, Time::new(settings.clock.clone()));
+        let replica = settings.replica().map(|settings| Replica::new(&settings)).transpose()?;
+        let common = Common::new(settings.info(), settings.timeout, time);
         let found = {
             let connection = pool.get().await?;
-            let limit = settings.timeout;
             let look = async {
-                adjust(&time, &connection).await?;
+                adjust(&common.time, &connection).await?;
                 layout::ensure(&connection, &settings).await
             };
-            let found = tokio::time::timeout(limit, look).await.map_err(|_| late(limit))?;
+            let found = common.in_time(look).await?;
             connection.done(found)?
         };
-        let shared = Arc::new(Self {
-            info: settings.info(),
-            settings,
-            pool,
-            found,
-            time,
-            catalog: SharedCatalog::default(),
-            committer: Committer::default(),
-            luck: Luck::default(),
-            news: News::default(),
-            queues: KnownQueues::default(),
-            users: Users::default(),
-        });
+        let shared = Arc::new(Self { common, settings, pool, found, luck: Luck::default(), news: News::default(), replica });
         tokio::spawn(maintain(Arc::downgrade(&shared)));
         Ok(shared)
     }
@@ -79,15 +72,22 @@ impl Shared {
         adjust(&self.time, connection).await
     }
 
+    /// Asks on a connection of the caller's own task: if the caller goes away, so does what runs on the server.
+    pub(crate) async fn read<Q: Question>(&self, question: &Q) -> Result<Q::Answer> {
+        if question.may_be_stale()
+            && let Some(replica) = &self.replica
+            && let Some(answer) = replica.ask(self, question).await
+        {
+            return Ok(answer);
+        }
+        let lent = self.lend().await?;
+        let answer = self.in_time(read(&Reading { shared: self, connection: &lent }, question)).await?;
+        lent.done(answer)
+    }
+
     /// A connection for reading, in the caller's own task: if the caller goes away, so does what runs on the server.
     pub(crate) async fn lend(&self) -> Result<Lending> {
         self.pool.get().await
-    }
-
-    /// What `work` answers, unless it takes too long.
-    pub(crate) async fn in_time<T>(&self, work: impl Future<Output = T> + Send) -> Result<T> {
-        let limit = self.settings.timeout;
-        tokio::time::timeout(limit, work).await.map_err(|_| late(limit))
     }
 
     /// Does something in a transaction, to its end also where the caller goes away.
@@ -118,12 +118,10 @@ async fn adjust(time: &Time, connection: &Connection) -> Result<()> {
 }
 
 impl server::Shared for Shared {
-    fn info(&self) -> &BackendInfo {
-        &self.info
-    }
+    type Statements = Statements;
 
-    fn users(&self) -> &Users {
-        &self.users
+    fn common(&self) -> &Common<Statements> {
+        &self.common
     }
 
     fn left(&self, last: bool) {
@@ -133,9 +131,11 @@ impl server::Shared for Shared {
         }
     }
 
-    async fn end(&self) {
-        self.committer.finish().await;
+    fn disconnect(&self) {
         self.pool.close();
+        if let Some(replica) = &self.replica {
+            replica.close();
+        }
     }
 }
 
@@ -146,14 +146,6 @@ impl Maintained for Shared {
 }
 
 impl Group for Shared {
-    fn committer(&self) -> &Committer {
-        &self.committer
-    }
-
-    fn limit(&self) -> Duration {
-        self.settings.timeout
-    }
-
     async fn once(&self, works: &[&Work], exactly: bool) -> Written {
         write::once(self, works, exactly).await
     }

@@ -51,7 +51,7 @@ impl PostgresStore {
         Backends { records: Some(Arc::new(self.records())), queue: Some(Arc::new(self.queue())), blobs: None }
     }
 
-    /// How many connections there are, besides the one for news of messages.
+    /// How many connections to the primary there are, besides the one for news of messages.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.handle.shared().pool.size()

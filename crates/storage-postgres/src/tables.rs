@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use storage_core::{Column, ColumnName, Error, Fields, Result, SchemaChange, TableName, TableSchema, Undeclared, value};
+use storage_core::{Column, ColumnName, Error, Fields, Result, SchemaChange, TableName, TableSchema, Undeclared};
 use storage_sql::server::is_same;
-use storage_sql::{Dialect, EXPIRES_AT, EXTRA, SqlRow as _, SqlValue, Table, UPDATED_AT, VERSION, encode, json_text, row};
+use storage_sql::{
+    Dialect, EXPIRES_AT, EXTRA, SqlRow as _, SqlValue, Table, UPDATED_AT, VERSION, adopt_field, encode, has_fields, is_a_field,
+    json_text, row,
+};
 
 use crate::bind::Param;
 use crate::catalog::{self, Catalog};
@@ -125,10 +128,7 @@ pub(crate) async fn alter(connection: &Connection, name: &TableName, change: &Sc
 async fn refuse_field(connection: &Connection, table: &Table, field: &ColumnName) -> Result<()> {
     let select = format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {} ? $1)", quote(table.name()), quote(EXTRA));
     if connection.row(&select, vec![field.as_str().into()]).await?.try_get(0).or_explain()? {
-        return Err(Error::already_exists(format!(
-            "records of table `{}` have a field `{field}` outside the schema",
-            table.schema().name
-        )));
+        return Err(is_a_field(&table.schema().name, field));
     }
     Ok(())
 }
@@ -139,7 +139,7 @@ async fn refuse_fields(connection: &Connection, table: &Table) -> Result<()> {
     let rows = connection.query(&select, Vec::new()).await.or_explain()?;
     let Some(found) = rows.first() else { return Ok(()) };
     let field: String = found.try_get(0).or_explain()?;
-    Err(Error::invalid(format!("records of table `{}` have fields outside the schema: `{field}`", table.schema().name)))
+    Err(has_fields(&table.schema().name, &field))
 }
 
 /// Moves a field that was outside the schema into the new column of its name.
@@ -167,10 +167,7 @@ async fn adopt(connection: &Connection, after: &Table, column: &Column) -> Resul
         for found in &rows {
             let SqlValue::Json(text) = found.value(1)? else { return Err(row::stranger("`_extra`")) };
             let mut fields: Fields = serde_json::from_str(&text)?;
-            let value = fields.remove(column.name.as_str()).unwrap_or_default();
-            let value = value::canonical(column.kind, value).map_err(|e| {
-                Error::invalid(format!("a record has a field `{}` that can't become the column: {}", column.name, e.message()))
-            })?;
+            let value = adopt_field(&mut fields, column)?;
             places.push(found.value(0)?);
             values.push(encode(Dialect::Postgres, column.kind, &value)?.into_owned());
             extras.push(if fields.is_empty() {

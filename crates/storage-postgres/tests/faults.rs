@@ -4,19 +4,13 @@
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::server::{Server, can_start};
-use common::{Opened, apart, raw, shared_or_skip};
-use storage_conformance::load::{self, Pairs, is_loss, number, queue, table};
+use common::{apart, open, open_with, raw, shared_or_skip};
+use storage_conformance::load::{self, is_loss, number, table};
 use storage_conformance::server::until;
-use storage_core::{DriverConfig, Expect, NewMessage, Receive};
-
-async fn prepared(opened: &Opened) -> Pairs {
-    Pairs::new(&opened.records, &opened.queue).await
-}
+use storage_core::DriverConfig;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_loses_nothing_that_was_acknowledged() {
@@ -24,55 +18,19 @@ async fn a_killed_server_loses_nothing_that_was_acknowledged() {
         return;
     }
     let mut server = Server::start_new(&[]);
-    let opened = Arc::new(Opened::new(&server.url()).await.unwrap());
-    let pairs = prepared(&opened).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers = pairs.writers(8, &stop);
-    for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        server = tokio::task::spawn_blocking(move || {
-            server.kill();
-            std::thread::sleep(Duration::from_millis(200));
-            server.start();
-            server
-        })
-        .await
-        .unwrap();
-    }
-    // All goes on by itself.
-    until("a write goes through", async || opened.records.upsert(&table(), "after", number(1)).await.ok()).await;
-    opened.records.delete(&table(), "after", Expect::Present).await.unwrap();
-    stop.store(true, Ordering::SeqCst);
-    let mut acknowledged = Vec::new();
-    for writer in writers {
-        acknowledged.extend(writer.await.unwrap());
-    }
-    assert!(acknowledged.len() > 20, "{} pairs", acknowledged.len());
-    pairs.nothing_is_lost_or_half(&acknowledged).await;
+    let opened = open(&server.url()).await.unwrap();
+    load::a_killed_server_loses_nothing_that_was_acknowledged(&opened, &mut server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ended_connections_are_replaced() {
     let Some(address) = shared_or_skip() else { return };
     let url = apart(&address);
-    let opened = Arc::new(Opened::new(&format!("{url}&application_name=ended")).await.unwrap());
-    let pairs = prepared(&opened).await;
-    let (raw, stop) = (raw(&url).await, Arc::new(AtomicBool::new(false)));
-    let writers = pairs.writers(6, &stop);
+    let opened = open(&format!("{url}&application_name=ended")).await.unwrap();
+    let raw = raw(&url).await;
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'ended'";
-    let mut ended = 0;
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(60)).await;
-        ended += raw.query_one(end, &[]).await.unwrap().get::<_, i64>(0);
-    }
-    stop.store(true, Ordering::SeqCst);
-    let mut acknowledged = Vec::new();
-    for writer in writers {
-        acknowledged.extend(writer.await.unwrap());
-    }
-    assert!(ended >= 10 && !acknowledged.is_empty(), "{ended} ended, {} written", acknowledged.len());
-    until("it goes on", async || opened.records.ping().await.ok()).await;
-    pairs.nothing_is_lost_or_half(&acknowledged).await;
+    let end = async |_| usize::try_from(raw.query_one(end, &[]).await.unwrap().get::<_, i64>(0)).unwrap();
+    load::ended_connections_are_replaced(&opened, end).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,8 +38,8 @@ async fn callers_that_go_away_leave_no_transaction_and_no_connection() {
     let Some(address) = shared_or_skip() else { return };
     let url = apart(&address);
     let config = DriverConfig { pool_size: Some(5), ..DriverConfig::from_url(&format!("{url}&application_name=gone")) };
-    let opened = Opened::with(&config).await.unwrap();
-    let pairs = prepared(&opened).await;
+    let opened = open_with(&config).await.unwrap();
+    let pairs = opened.pairs().await;
     pairs.callers_that_go_away().await;
     let raw = raw(&url).await;
     let busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'gone' AND state <> 'idle'";
@@ -98,15 +56,15 @@ async fn callers_that_go_away_leave_no_transaction_and_no_connection() {
     futures::future::try_join_all((0..20).map(|_| opened.records.ping())).await.unwrap();
     pairs.nothing_is_half().await;
     drop(pairs);
-    opened.close().await;
+    opened.close().await.close().await.unwrap();
     until("closing closes all", async || (raw.query_one(all, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_writers_move_money_and_the_sum_holds_at_every_read() {
     let Some(address) = shared_or_skip() else { return };
-    let opened = Opened::new(&apart(&address)).await.unwrap();
-    prepared(&opened).await;
+    let opened = open(&apart(&address)).await.unwrap();
+    opened.pairs().await;
     load::money_moves_and_the_sum_holds(&opened.records).await;
 }
 
@@ -116,8 +74,8 @@ async fn write_skew_through_absent_records_is_caught() {
     let Some(address) = shared_or_skip() else { return };
     let url = apart(&address);
     // Two stores, as two processes have them: they share no writer.
-    let (one, two) = (Opened::new(&url).await.unwrap(), Opened::new(&url).await.unwrap());
-    prepared(&one).await;
+    let (one, two) = (open(&url).await.unwrap(), open(&url).await.unwrap());
+    one.pairs().await;
     load::write_skew_through_absent_records_is_caught(&one.records, &two.records).await;
 }
 
@@ -128,25 +86,8 @@ async fn a_server_that_is_away_is_unavailable_and_comes_back() {
     }
     let mut server = Server::start_new(&[]);
     let config = DriverConfig { timeout: Some(Duration::from_secs(2)), ..DriverConfig::from_url(&server.url()) };
-    let opened = Opened::with(&config).await.unwrap();
-    prepared(&opened).await;
-    opened.records.upsert(&table(), "a", number(1)).await.unwrap();
-    server.kill();
-    for _ in 0..3 {
-        for error in [
-            opened.records.get(&table(), "a").await.unwrap_err(),
-            opened.records.upsert(&table(), "a", number(2)).await.unwrap_err(),
-            opened.queue.send(&queue(), NewMessage::new("x")).await.unwrap_err(),
-            opened.queue.receive(&queue(), &Receive::default()).await.unwrap_err(),
-        ] {
-            assert!(is_loss(error.kind()) && error.is_retryable(), "{error:?}");
-        }
-    }
-    server.start();
-    until("it answers again", async || opened.records.get(&table(), "a").await.ok()).await;
-    opened.records.upsert(&table(), "a", number(3)).await.unwrap();
-    opened.queue.send(&queue(), NewMessage::new("x")).await.unwrap();
-    assert_eq!(opened.queue.receive(&queue(), &Receive::default()).await.unwrap().len(), 1);
+    let opened = open_with(&config).await.unwrap();
+    load::a_server_that_is_away_is_unavailable_and_comes_back(&opened, &mut server).await;
 }
 
 /// What others hold is waited for no longer than the timeout, and nothing is left of it.
@@ -155,8 +96,8 @@ async fn a_record_that_somebody_holds_is_given_up() {
     let Some(address) = shared_or_skip() else { return };
     let url = apart(&address);
     let config = DriverConfig { timeout: Some(Duration::from_secs(1)), ..DriverConfig::from_url(&url) };
-    let opened = Opened::with(&config).await.unwrap();
-    prepared(&opened).await;
+    let opened = open_with(&config).await.unwrap();
+    opened.pairs().await;
     opened.records.upsert(&table(), "a", number(1)).await.unwrap();
     let raw = raw(&url).await;
     raw.batch_execute("BEGIN; SELECT * FROM t FOR UPDATE").await.unwrap();

@@ -4,19 +4,12 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Opened, apart, raw, shared_or_skip};
+use common::{apart, open, open_with, raw, shared_or_skip};
 use serde_json::json;
 use storage_conformance::load::{self, number, schema, table};
-use storage_core::{
-    Batch, ColumnType, DriverConfig, ErrorKind, Expect, Filter, KeyType, Query, QueueName, QueueSpec, TableSchema, fields,
-};
-
-async fn refused(url: &str) -> storage_core::Error {
-    let config = DriverConfig { timeout: Some(Duration::from_secs(5)), ..DriverConfig::from_url(url) };
-    Opened::with(&config).await.err().expect("it can't be opened")
-}
+use storage_conformance::server::refuses;
+use storage_core::{Batch, ColumnType, DriverConfig, ErrorKind, Expect, KeyType, Query, TableSchema, fields};
+use storage_postgres::PostgresDriver;
 
 #[tokio::test]
 async fn what_can_not_be_opened_says_why() {
@@ -25,21 +18,17 @@ async fn what_can_not_be_opened_says_why() {
     let make = "DO $$ BEGIN CREATE ROLE locked LOGIN PASSWORD 'right'; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$";
     raw.batch_execute(make).await.unwrap();
     let host = address.split('@').nth(1).unwrap().split('/').next().unwrap();
-    for (url, kind) in [
+    let places = [
         (format!("postgres://locked:hunter2@{host}/postgres"), ErrorKind::Unauthorized),
         (format!("postgres://locked@{host}/postgres"), ErrorKind::Unauthorized),
         (format!("postgres://nobody-of-that-name:hunter2@{host}/postgres"), ErrorKind::Unauthorized),
         (format!("postgres://postgres:hunter2@{host}/no-such-database"), ErrorKind::NotFound),
         ("postgres://joe:hunter2@127.0.0.1:1/x".to_owned(), ErrorKind::Unavailable),
-    ] {
-        let error = refused(&url).await;
-        assert_eq!(error.kind(), kind, "{url}: {error:?}");
-        assert_eq!(error.is_retryable(), kind == ErrorKind::Unavailable, "{error:?}");
-        assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
-    }
+    ];
+    refuses(PostgresDriver, places).await;
     let right = format!("postgres://locked:right@{host}/postgres?schema=public");
     let config = DriverConfig { auto_create: false, ..DriverConfig::from_url(&right) };
-    let error = Opened::with(&config).await.err().unwrap();
+    let error = open_with(&config).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
 }
 
@@ -47,7 +36,7 @@ async fn what_can_not_be_opened_says_why() {
 async fn tables_are_as_an_administrator_would_make_them() {
     let Some(address) = shared_or_skip() else { return };
     let url = apart(&address);
-    let opened = Opened::new(&url).await.unwrap();
+    let opened = open(&url).await.unwrap();
     let orders = TableSchema::builder("orders")
         .partition("tenant", KeyType::Text)
         .key_of("number", KeyType::Integer)
@@ -123,7 +112,7 @@ async fn tables_are_as_an_administrator_would_make_them() {
 async fn what_others_did_to_a_table_is_said() {
     let Some(address) = shared_or_skip() else { return };
     let url = apart(&address);
-    let opened = Opened::new(&url).await.unwrap();
+    let opened = open(&url).await.unwrap();
     let raw = raw(&url).await;
     // A table of somebody else.
     raw.batch_execute("CREATE TABLE \"T\" (x int)").await.unwrap();
@@ -181,7 +170,7 @@ async fn what_others_did_to_a_table_is_said() {
 async fn without_the_rights_it_is_unauthorized() {
     let Some(address) = shared_or_skip() else { return };
     let url = apart(&address);
-    let opened = Opened::new(&url).await.unwrap();
+    let opened = open(&url).await.unwrap();
     opened.records.create_table(&schema()).await.unwrap();
     let raw = raw(&url).await;
     let schema_name = url.split("schema=").nth(1).unwrap();
@@ -191,16 +180,8 @@ async fn without_the_rights_it_is_unauthorized() {
     );
     raw.batch_execute(&grant).await.unwrap();
     opened.records.insert(&table(), "a", number(1)).await.unwrap();
-    let reader = Opened::new(&url.replace("postgres@", &format!("{role}@"))).await.unwrap();
-    assert_eq!(reader.records.get(&table(), "a").await.unwrap().unwrap().fields, number(1));
-    assert_eq!(reader.records.count(&Query::table("t").unwrap().filter(Filter::eq("n", 1).unwrap())).await.unwrap(), 1);
-    for error in [
-        reader.records.upsert(&table(), "a", number(2)).await.unwrap_err(),
-        reader.records.create_table(&TableSchema::builder("more").build().unwrap()).await.unwrap_err(),
-        reader.queue.create_queue(&QueueName::new("q").unwrap(), &QueueSpec::default()).await.unwrap_err(),
-    ] {
-        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error:?}");
-    }
+    let reader = open(&url.replace("postgres@", &format!("{role}@"))).await.unwrap();
+    load::who_may_read_alone_is_refused_the_rest(&reader).await;
     assert_eq!(opened.records.get(&table(), "a").await.unwrap().unwrap().fields, number(1));
 }
 
@@ -208,7 +189,7 @@ async fn without_the_rights_it_is_unauthorized() {
 #[tokio::test]
 async fn a_value_too_long_for_its_index_is_invalid() {
     let Some(address) = shared_or_skip() else { return };
-    let opened = Opened::new(&apart(&address)).await.unwrap();
+    let opened = open(&apart(&address)).await.unwrap();
     let table = TableSchema::builder("t").column("s", ColumnType::Text).index("by_s", ["s"]).build().unwrap();
     opened.records.create_table(&table).await.unwrap();
     // Text that does not get shorter by compression.
@@ -230,6 +211,6 @@ async fn a_value_too_long_for_its_index_is_invalid() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_share_transactions_and_not_failures() {
     let Some(address) = shared_or_skip() else { return };
-    let opened = Opened::new(&apart(&address)).await.unwrap();
+    let opened = open(&apart(&address)).await.unwrap();
     load::callers_share_transactions_and_not_failures(&opened.records, &opened.queue).await;
 }

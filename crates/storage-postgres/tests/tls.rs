@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::Opened;
+use common::open;
 use common::server::{Server, can_start};
 use storage_conformance::certificates::authority;
 use storage_conformance::load::{number, schema, table};
@@ -34,14 +34,14 @@ async fn certificates_are_checked_where_that_is_asked_for() {
         (format!("sslmode=verify-full&sslrootcert={ours}"), true),
         (format!("sslrootcert={ours}"), true),
     ] {
-        let opened = Opened::new(&format!("{}?{mode}&application_name=tested", server.url())).await.unwrap();
+        let opened = open(&format!("{}?{mode}&application_name=tested", server.url())).await.unwrap();
         opened.records.create_table(&schema()).await.unwrap();
         opened.records.upsert(&table(), "a", number(1)).await.unwrap();
         let raw = common::raw(&server.url()).await;
         let encrypted =
             "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'tested'";
         assert_eq!(raw.query_one(encrypted, &[]).await.unwrap().get::<_, Option<bool>>(0), Some(is_encrypted), "{mode}");
-        opened.close().await;
+        opened.close().await.close().await.unwrap();
         let gone = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tested'";
         storage_conformance::server::until("it is closed", async || {
             (raw.query_one(gone, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())
@@ -54,7 +54,7 @@ async fn certificates_are_checked_where_that_is_asked_for() {
         ("sslmode=verify-full".to_owned(), ErrorKind::Unavailable),
         ("sslrootcert=/nowhere.pem".to_owned(), ErrorKind::Config),
     ] {
-        let error = Opened::new(&format!("{}?{mode}", server.url())).await.err().unwrap();
+        let error = open(&format!("{}?{mode}", server.url())).await.err().unwrap();
         assert_eq!((error.kind(), error.is_retryable()), (kind, false), "{mode}: {error:?}");
     }
 }

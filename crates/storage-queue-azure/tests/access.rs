@@ -6,11 +6,10 @@ mod common;
 
 use std::sync::Arc;
 
-use chrono::{SecondsFormat, TimeDelta, Utc};
-use common::server::{Server, token};
+use common::access;
 use serde_json::Value;
-use storage_azure::{AccountKey, EMULATOR_ACCOUNT, EMULATOR_KEY};
-use storage_core::{DriverConfig, ErrorKind, NewMessage, QueueName, QueueStore, Receive, Secret};
+use storage_azure::{EMULATOR_ACCOUNT, EMULATOR_KEY};
+use storage_core::{DriverConfig, ErrorKind, NewMessage, QueueName, QueueStore, Receive};
 use storage_queue_azure::AzureQueue;
 
 fn open(url: &str, options: &[(&str, Value)]) -> QueueStore {
@@ -33,12 +32,7 @@ async fn round_trip(store: &QueueStore) {
 
 /// A signature for an account's queues, with these permissions.
 fn signature(permissions: &str) -> String {
-    let version = "2021-12-02";
-    let end = (Utc::now() + TimeDelta::hours(1)).to_rfc3339_opts(SecondsFormat::Secs, true);
-    let signed = format!("{EMULATOR_ACCOUNT}\n{permissions}\nq\nsco\n\n{end}\n\n\n{version}\n\n");
-    let signature = AccountKey::new(&Secret::new(EMULATOR_KEY)).unwrap().sign(&signed);
-    let signature = signature.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-    format!("sv={version}&ss=q&srt=sco&sp={permissions}&se={}&sig={signature}", end.replace(':', "%3A"))
+    access::signature('q', "2021-12-02", permissions, "\n")
 }
 
 #[tokio::test]
@@ -74,20 +68,9 @@ async fn a_signature_permits_what_it_says() {
 /// Tokens of Entra ID go over TLS.
 #[tokio::test]
 async fn tokens_of_entra_id() {
-    let folder = tempfile::tempdir().unwrap();
-    if let Err(reason) = storage_conformance::certificates::authority(folder.path(), "ca") {
-        return storage_conformance::skip(&reason);
-    }
-    let [key, certificate, authority] =
-        ["ca-own.key", "ca-own.pem", "ca.pem"].map(|name| folder.path().join(name).display().to_string());
-    let Some(server) = Server::start_or_skip("queue", &["--cert", &certificate, "--key", &key, "--oauth", "basic"]) else {
-        return;
+    let open = |endpoint: &str, token: String, authority: String| {
+        let url = format!("azure-queue://{EMULATOR_ACCOUNT}?endpoint={endpoint}");
+        open(&url, &[("token", token.into()), ("tls_ca", authority.into())])
     };
-    let url = format!("azure-queue://{EMULATOR_ACCOUNT}?endpoint=https://127.0.0.1:{}/{EMULATOR_ACCOUNT}", server.port());
-    let open = |token: String| open(&url, &[("token", token.into()), ("tls_ca", authority.clone().into())]);
-    round_trip(&open(token(TimeDelta::hours(1)))).await;
-    let expired = token(TimeDelta::hours(-1));
-    let error = open(expired.clone()).ping().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error:?}");
-    assert!(!format!("{error:?}").contains(&expired));
+    access::tokens_of_entra_id("queue", open, round_trip, async |store| store.ping().await).await;
 }

@@ -174,16 +174,16 @@ async fn own_cluster() -> Vec<Server> {
     };
     let nodes: Vec<(Server, String)> = (0..4).map(start).collect();
     for ((node, _), slots) in nodes.iter().zip([("0", "5460"), ("5461", "10921"), ("10922", "16383")]) {
-        assert_eq!(cli(node.port, &["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1]), "OK");
+        assert_eq!(cli(node.port(), &["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1]), "OK");
     }
     for (node, bus) in &nodes[1..] {
-        assert_eq!(cli(nodes[0].0.port, &["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string(), bus]), "OK");
+        assert_eq!(cli(nodes[0].0.port(), &["CLUSTER", "MEET", "127.0.0.1", &node.port().to_string(), bus]), "OK");
     }
-    let (first, replica) = (nodes[0].0.port, nodes[3].0.port);
+    let (first, replica) = (nodes[0].0.port(), nodes[3].0.port());
     let id = cli(first, &["CLUSTER", "MYID"]);
     until("they know each other", async || (cli(replica, &["CLUSTER", "REPLICATE", &id]) == "OK").then_some(())).await;
     let ready = async || {
-        let well = nodes.iter().all(|(node, _)| cli(node.port, &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+        let well = nodes.iter().all(|(node, _)| cli(node.port(), &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
         (well && cli(replica, &["INFO", "replication"]).contains("master_link_status:up")).then_some(())
     };
     until("the cluster is up", ready).await;
@@ -200,10 +200,10 @@ async fn a_replica_takes_over_under_load() {
     }
     let mut nodes = own_cluster().await;
     // The seed that dies comes first.
-    let hosts: Vec<String> = nodes[..3].iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+    let hosts: Vec<String> = nodes[..3].iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
     let store = open_impatient(&format!("redis+cluster://{}", hosts.join(",")), Duration::from_secs(2)).await.unwrap();
     assert!(!store.capabilities().durable, "one has a replica");
-    let slot = |name: &str| cli(nodes[0].port, &["CLUSTER", "KEYSLOT", name]).parse::<u32>().unwrap();
+    let slot = |name: &str| cli(nodes[0].port(), &["CLUSTER", "KEYSLOT", name]).parse::<u32>().unwrap();
     let on_first = (0..).map(|n| format!("q{n}")).find(|name| slot(name) <= 5460).unwrap();
     let on_third = (0..).map(|n| format!("q{n}")).find(|name| slot(name) > 10921).unwrap();
     let (name, elsewhere) = (queue(&store, &on_first).await, queue(&store, &on_third).await);

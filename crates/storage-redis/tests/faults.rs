@@ -241,7 +241,7 @@ async fn a_restarted_server_is_listened_to_again() {
     };
     let listeners = |port| cli(port, &["PUBSUB", "NUMSUB", "storage:{work}:news"]).ends_with('1').then_some(());
     let waiting = receive();
-    until("somebody listens", async || listeners(server.port)).await;
+    until("somebody listens", async || listeners(server.port())).await;
     server.kill();
     // A waiting receive ends with an error, or goes on where it did not notice.
     let noticed = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap();
@@ -250,7 +250,7 @@ async fn a_restarted_server_is_listened_to_again() {
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unavailable, true), "{error}");
     tokio::task::block_in_place(|| server.restart());
     let waiting = receive();
-    until("somebody listens again", async || listeners(server.port)).await;
+    until("somebody listens again", async || listeners(server.port())).await;
     let sent = store.send(&name, NewMessage::new("b")).await.unwrap();
     let received = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(received[0].message.id, sent.id);
@@ -267,7 +267,7 @@ async fn scripts_are_sent_again() {
     let name = queue(&store, "work").await;
     for _ in 0..3 {
         store.send(&name, NewMessage::new("a")).await.unwrap();
-        assert_eq!(cli(server.port, &["SCRIPT", "FLUSH"]), "OK");
+        assert_eq!(cli(server.port(), &["SCRIPT", "FLUSH"]), "OK");
         let taken = store.receive(&name, &Receive::default()).await.unwrap();
         store.delete(&name, &taken[0].receipt).await.unwrap();
     }
@@ -312,7 +312,7 @@ async fn credentials() {
         return;
     }
     let server = Server::start(free_port(), &["--requirepass", "hunter2"]);
-    let at = |credentials: &str| format!("redis://{credentials}127.0.0.1:{}", server.port);
+    let at = |credentials: &str| format!("redis://{credentials}127.0.0.1:{}", server.port());
     for wrong in ["", ":hunter3@", "joe:hunter2@"] {
         let error = open(&at(wrong)).await.unwrap_err();
         assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unauthorized, false), "{error}");
@@ -341,7 +341,7 @@ async fn credentials() {
         "+@all",
         "-@dangerous",
     ];
-    assert_eq!(cli(server.port, &acl), "OK");
+    assert_eq!(cli(server.port(), &acl), "OK");
     let limited = open(&format!("{}?prefix=shop", at("app:p%40ss%2Fword@"))).await.unwrap();
     assert!(!limited.capabilities().durable, "it may not ask");
     let name = queue(&limited, "work").await;

@@ -151,7 +151,7 @@ async fn eviction_loses_messages_not_their_meaning() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{error}"),
         }
     }
-    let evicted = cli(server.port, &["INFO", "stats"]);
+    let evicted = cli(server.port(), &["INFO", "stats"]);
     assert!(!evicted.contains("evicted_keys:0\r"), "nothing was evicted");
     for round in 0..4 {
         let name = format!("q{round}").parse().unwrap();

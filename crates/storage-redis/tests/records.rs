@@ -532,14 +532,14 @@ async fn a_full_server_is_throttled_and_can_be_emptied() {
     assert!(error.kind() == ErrorKind::Throttled && error.is_retryable(), "{error}");
     assert_eq!(store.records.count(&Query::table("t").unwrap()).await.unwrap(), 2 * written as u64, "nothing half");
     // Far beyond: also what takes little is refused, and still things can be removed.
-    cli(server.port, &["CONFIG", "SET", "maxmemory", "2mb"]);
+    cli(server.port(), &["CONFIG", "SET", "maxmemory", "2mb"]);
     let error = store.records.update(&table(), "0a", fields(json!({"m": 1})), Expect::Present).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Throttled, "{error}");
     for n in 0..written {
         store.records.delete(&table(), format!("{n}a"), Expect::Present).await.unwrap();
     }
     assert_eq!(store.records.count(&Query::table("t").unwrap()).await.unwrap(), written as u64);
-    cli(server.port, &["CONFIG", "SET", "maxmemory", "6mb"]);
+    cli(server.port(), &["CONFIG", "SET", "maxmemory", "6mb"]);
     store.records.insert(&table(), "again", large(1)).await.unwrap();
 }
 
@@ -551,9 +551,9 @@ async fn limited_users() {
     }
     let server = Server::start(free_port(), &[]);
     let allowed = ["~storage:*", "resetchannels", "&storage:*", "+@all", "-@dangerous", "+info", "+config|get"];
-    cli(server.port, &[&["ACL", "SETUSER", "app", "on", ">secret"][..], &allowed].concat());
-    cli(server.port, &["ACL", "SETUSER", "guest", "on", ">secret", "~other:*", "+@all"]);
-    let url = |user: &str| format!("redis://{user}:secret@127.0.0.1:{}", server.port);
+    cli(server.port(), &[&["ACL", "SETUSER", "app", "on", ">secret"][..], &allowed].concat());
+    cli(server.port(), &["ACL", "SETUSER", "guest", "on", ">secret", "~other:*", "+@all"]);
+    let url = |user: &str| format!("redis://{user}:secret@127.0.0.1:{}", server.port());
     let store = Store::open(&url("app")).await.unwrap();
     prepared(&store).await;
     store.records.commit(pair("x")).await.unwrap();

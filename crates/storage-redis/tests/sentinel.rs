@@ -15,17 +15,17 @@ use storage_core::{ErrorKind, NewMessage, Receive};
 async fn servers() -> (Server, Server, Server) {
     let primary = Server::durable();
     let replica =
-        Server::start(free_port(), &["--replicaof", "127.0.0.1", &primary.port.to_string(), "--repl-diskless-sync-delay", "0"]);
-    let sentinel = Server::sentinel(primary.port);
-    let caught_up = async || cli(replica.port, &["INFO", "replication"]).contains("master_link_status:up").then_some(());
+        Server::start(free_port(), &["--replicaof", "127.0.0.1", &primary.port().to_string(), "--repl-diskless-sync-delay", "0"]);
+    let sentinel = Server::sentinel(primary.port());
+    let caught_up = async || cli(replica.port(), &["INFO", "replication"]).contains("master_link_status:up").then_some(());
     until("the replica catches up", caught_up).await;
-    let known = async || cli(sentinel.port, &["SENTINEL", "MASTER", "main"]).contains("num-slaves\n1").then_some(());
+    let known = async || cli(sentinel.port(), &["SENTINEL", "MASTER", "main"]).contains("num-slaves\n1").then_some(());
     until("the sentinel knows the replica", known).await;
     (primary, replica, sentinel)
 }
 
 fn url(sentinel: &Server) -> String {
-    apart(&format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/main", sentinel.port))
+    apart(&format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/main", sentinel.port()))
 }
 
 /// A case of the suites on these servers.
@@ -41,7 +41,8 @@ async fn promises_hold() {
         return;
     }
     let (_primary, _replica, sentinel) = servers().await;
-    let harness = harness(Ok(format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port)), "redis+sentinel://127.0.0.1:1/main");
+    let harness =
+        harness(Ok(format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port())), "redis+sentinel://127.0.0.1:1/main");
     let cases = cases![
         queues::admin::create_is_idempotent,
         queues::admin::stats_follow_the_messages,
@@ -88,7 +89,7 @@ async fn a_replica_takes_over() {
         let offset = |port| {
             cli(port, &["INFO", "replication"]).lines().find_map(|l| l.strip_prefix("master_repl_offset:").map(str::to_owned))
         };
-        (offset(primary.port) == offset(replica.port)).then_some(())
+        (offset(primary.port()) == offset(replica.port())).then_some(())
     };
     until("everything is replicated", replicated).await;
     let waiting = {
@@ -112,14 +113,14 @@ async fn a_replica_takes_over() {
         tokio::spawn(async move { store.receive(&name, &Receive::default().wait(PATIENCE * 4)).await })
     };
     let channel = format!("{}:{{work}}:news", store.info().location.split("prefix=").nth(1).unwrap());
-    let heard = async || cli(replica.port, &["PUBSUB", "NUMSUB", &channel]).ends_with('1').then_some(());
+    let heard = async || cli(replica.port(), &["PUBSUB", "NUMSUB", &channel]).ends_with('1').then_some(());
     until("somebody listens at the new primary", heard).await;
     let sent = store.send(&name, NewMessage::new("news")).await.unwrap();
     let received = tokio::time::timeout(PATIENCE, listening).await.unwrap().unwrap().unwrap();
     assert_eq!(received[0].message.id, sent.id);
     // The old primary comes back as a replica: nobody writes to it.
     tokio::task::block_in_place(|| primary.restart());
-    let demoted = async || cli(primary.port, &["INFO", "replication"]).contains("role:slave").then_some(());
+    let demoted = async || cli(primary.port(), &["INFO", "replication"]).contains("role:slave").then_some(());
     until("the old primary is a replica", demoted).await;
     store.send(&name, NewMessage::new("after")).await.unwrap();
 }
@@ -131,8 +132,8 @@ async fn an_unknown_primary() {
         return;
     }
     let primary = Server::start(free_port(), &[]);
-    let sentinel = Server::sentinel(primary.port);
-    let error = open_impatient(&format!("redis+sentinel://127.0.0.1:{}/other", sentinel.port), PATIENCE).await.unwrap_err();
+    let sentinel = Server::sentinel(primary.port());
+    let error = open_impatient(&format!("redis+sentinel://127.0.0.1:{}/other", sentinel.port()), PATIENCE).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Config && error.message().contains("other"), "{error}");
 }
 
@@ -143,10 +144,10 @@ async fn silent_sentinels_keep_nobody() {
         return;
     }
     let primary = Server::start(free_port(), &[]);
-    let sentinel = Server::sentinel(primary.port);
+    let sentinel = Server::sentinel(primary.port());
     let silent: Vec<_> = (0..5).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let hosts: Vec<_> = silent.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
-    let url = format!("redis+sentinel://{},127.0.0.1:{}/main?connect_timeout=10", hosts.join(","), sentinel.port);
+    let url = format!("redis+sentinel://{},127.0.0.1:{}/main?connect_timeout=10", hosts.join(","), sentinel.port());
     let started = std::time::Instant::now();
     open_impatient(&url, PATIENCE).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(10), "after {:?}", started.elapsed());

@@ -31,6 +31,7 @@
 mod condition;
 mod ddl;
 mod dialect;
+mod extra;
 mod mysql;
 pub mod row;
 mod select;
@@ -41,6 +42,7 @@ mod value;
 mod write;
 
 pub use dialect::Dialect;
+pub use extra::{adopt_field, has_fields, is_a_field};
 pub use row::SqlRow;
 pub use select::{Scan, Statement};
 pub use table::{EXPIRES_AT, EXTRA, Table, UPDATED_AT, VERSION};

@@ -1,7 +1,7 @@
 //! Creating, changing and dropping tables, within a write transaction.
 
-use storage_core::{Column, ColumnName, Error, Fields, Result, SchemaChange, TableName, TableSchema, Undeclared, value};
-use storage_sql::{Dialect, EXPIRES_AT, EXTRA, Table, encode};
+use storage_core::{Column, ColumnName, Error, Fields, Result, SchemaChange, TableName, TableSchema, Undeclared};
+use storage_sql::{Dialect, EXPIRES_AT, EXTRA, Table, adopt_field, encode, has_fields, is_a_field};
 
 use crate::error::{OrExplain, explain, violation};
 use crate::history;
@@ -108,10 +108,7 @@ fn refuse_field(session: &Session<'_>, table: &Table, field: &ColumnName) -> Res
     let select = format!("SELECT EXISTS (SELECT 1 FROM \"{}\" WHERE json_type(\"{EXTRA}\", ?1) IS NOT NULL)", table.name());
     let there: bool = session.connection.query_row(&select, [format!("$.\"{field}\"")], |row| row.get(0)).or_explain()?;
     if there {
-        return Err(Error::already_exists(format!(
-            "records of table `{}` have a field `{field}` outside the schema",
-            table.schema().name
-        )));
+        return Err(is_a_field(&table.schema().name, field));
     }
     Ok(())
 }
@@ -124,7 +121,7 @@ fn refuse_fields(session: &Session<'_>, table: &Table) -> Result<()> {
     let extra: String = row.get(0).or_explain()?;
     let fields: Fields = serde_json::from_str(&extra)?;
     let field = fields.keys().next().map_or("", String::as_str);
-    Err(Error::invalid(format!("records of table `{}` have fields outside the schema: `{field}`", table.schema().name)))
+    Err(has_fields(&table.schema().name, field))
 }
 
 /// Sets the default once more, as a bound value: the text of a real number in DDL goes through a parser of SQLite's own.
@@ -163,10 +160,7 @@ fn adopt(session: &Session<'_>, after: &Table, column: &Column) -> Result<()> {
         let next = rowid.checked_add(1);
         for (rowid, extra) in rows {
             let mut fields: Fields = serde_json::from_str(&extra)?;
-            let found = fields.remove(column.name.as_str()).unwrap_or_default();
-            let found = value::canonical(column.kind, found).map_err(|e| {
-                Error::invalid(format!("a record has a field `{}` that can't become the column: {}", column.name, e.message()))
-            })?;
+            let found = adopt_field(&mut fields, column)?;
             let left = if fields.is_empty() { None } else { Some(serde_json::to_string(&fields)?) };
             let value = encode(Dialect::Sqlite, column.kind, &found)?;
             update.execute((Bound(&value), left, rowid)).map_err(|error| match violation(&error, name) {

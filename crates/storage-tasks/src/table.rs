@@ -62,7 +62,14 @@ impl<E: Entity> Table<E> {
     }
 
     pub(crate) fn query(&self) -> Query {
-        Query { table: self.name.clone(), filter: storage_core::Filter::All, order: Vec::new(), limit: 100, after: None }
+        Query {
+            table: self.name.clone(),
+            filter: storage_core::Filter::All,
+            order: Vec::new(),
+            limit: 100,
+            after: None,
+            stale: false,
+        }
     }
 
     pub(crate) async fn page(&self, query: &Query) -> Result<(Vec<E>, Option<storage_core::PageToken>)> {

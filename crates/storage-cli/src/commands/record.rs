@@ -240,7 +240,7 @@ async fn query(args: QueryArgs, records: &RecordStore, out: &Out) -> Result<(), 
     let filter = filter_of(args.filter.as_deref())?;
     let wanted = if args.all { u64::MAX } else { args.limit.unwrap_or(100) };
     let page = u32::try_from(wanted).unwrap_or(MAX_PAGE).min(if args.all { 1000 } else { MAX_PAGE });
-    let mut query = Query { table: args.table, filter, order: args.order, limit: page, after: args.after };
+    let mut query = Query { table: args.table, filter, order: args.order, limit: page, after: args.after, stale: false };
     let columns: Vec<&str> =
         schema.key_columns().map(|k| k.name.as_str()).chain(schema.columns.iter().map(|c| c.name.as_str())).collect();
     let mut rows = Rows::new(out, &schema, &columns);

@@ -132,6 +132,7 @@ fn query() -> impl Strategy<Value = Query> {
         order,
         limit,
         after: None,
+        stale: false,
     })
 }
 

@@ -234,6 +234,7 @@ impl Side {
             order: search.order.clone(),
             limit: search.limit,
             after: None,
+            stale: false,
         }
     }
 

@@ -12,6 +12,7 @@ pub mod numbers;
 pub mod order;
 pub mod paging;
 pub mod schema;
+pub mod stale;
 pub mod unique;
 pub mod values;
 

@@ -382,6 +382,10 @@ impl RecordBackend for Outbox {
         self.inner.backend.get(table, keys).await
     }
 
+    async fn get_stale(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
+        self.inner.backend.get_stale(table, keys).await
+    }
+
     async fn scan(&self, query: &Query) -> Result<Page> {
         self.inner.backend.scan(query).await
     }

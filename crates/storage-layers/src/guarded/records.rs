@@ -51,6 +51,10 @@ impl<B: RecordBackend + ?Sized> RecordBackend for Guarded<B> {
         self.call(read(Op::RecordsGet), self.info(), Some(table), |_| self.inner.get(table, keys)).await
     }
 
+    async fn get_stale(&self, table: &TableName, keys: &[Key]) -> Result<Vec<Option<Record>>> {
+        self.call(read(Op::RecordsGet), self.info(), Some(table), |_| self.inner.get_stale(table, keys)).await
+    }
+
     async fn scan(&self, query: &Query) -> Result<Page> {
         self.call(read(Op::Scan), self.info(), Some(&query.table), |_| self.inner.scan(query)).await
     }

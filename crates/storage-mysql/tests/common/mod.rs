@@ -4,32 +4,25 @@
 
 pub(crate) mod server;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
-use storage_conformance::{DriverHarness, Place};
-use storage_core::{DriverConfig, QueueStore, RecordStore, Result};
+use storage_conformance::{DriverHarness, load, server as servers};
+use storage_core::{DriverConfig, Result};
 use storage_mysql::{MysqlDriver, MysqlStore};
+
+pub(crate) use storage_conformance::server::or_skip;
 
 /// The address of the shared MariaDB, or why there is none.
 pub(crate) fn shared() -> std::result::Result<String, String> {
-    std::env::var("XTASK_TEST_MARIADB").map_err(|_| {
-        "no MariaDB: `cargo xtask test --backend mysql` starts it where it is installed (`--all` installs it), or set XTASK_TEST_MARIADB".to_owned()
-    })
+    servers::shared("MariaDB", "mysql", "XTASK_TEST_MARIADB")
 }
 
 /// The address of the shared MySQL, or why there is none.
 pub(crate) fn shared_mysql() -> std::result::Result<String, String> {
     std::env::var("XTASK_TEST_MYSQL")
         .map_err(|_| "no MySQL: `cargo xtask test --all` installs it, or set XTASK_TEST_MYSQL".to_owned())
-}
-
-/// The address, or the test is skipped.
-pub(crate) fn or_skip(address: std::result::Result<String, String>) -> Option<String> {
-    address.map_err(|reason| storage_conformance::skip(&reason)).ok()
 }
 
 /// Makes tests of functions that are given the address of a shared server, on each server.
@@ -62,52 +55,24 @@ pub(crate) use on_both;
 
 /// `address` with a database that nobody else uses.
 pub(crate) fn apart(address: &str) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{address}/t{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("{address}/{}", servers::unique_name())
 }
 
 /// The suites' harness on a shared server.
 pub(crate) fn harness(address: std::result::Result<String, String>) -> DriverHarness<MysqlDriver> {
-    let unavailable = address.as_ref().err().cloned();
-    let address = address.unwrap_or_default();
-    let place = move || {
-        let mut place = Place::url(&apart(&address));
-        // Many tests share the server's connections.
-        place.config.pool_size = Some(4);
-        Ok(place)
-    };
-    // Nothing listens on port 1.
-    DriverHarness::new(MysqlDriver, place)
-        .broken(|| Ok(Place::url("mysql://127.0.0.1:1/x")))
-        .manual_clock()
-        .unavailable(unavailable)
+    servers::harness(MysqlDriver, address, apart, "mysql://127.0.0.1:1/x")
 }
 
-/// An open store.
-pub(crate) struct Opened {
-    pub(crate) store: MysqlStore,
-    pub(crate) records: RecordStore,
-    pub(crate) queue: QueueStore,
+pub(crate) type Opened = load::Opened<MysqlStore>;
+
+pub(crate) async fn open(url: &str) -> Result<Opened> {
+    open_with(&DriverConfig::from_url(url)).await
 }
 
-impl Opened {
-    pub(crate) async fn new(url: &str) -> Result<Self> {
-        Self::with(&DriverConfig::from_url(url)).await
-    }
-
-    pub(crate) async fn with(config: &DriverConfig) -> Result<Self> {
-        let store = MysqlStore::open(config).await?;
-        let records = RecordStore::new(Arc::new(store.records()));
-        let queue = QueueStore::new(Arc::new(store.queue()));
-        Ok(Self { store, records, queue })
-    }
-
-    /// Closes all handles.
-    pub(crate) async fn close(self) {
-        self.records.backend().close().await.unwrap();
-        self.queue.backend().close().await.unwrap();
-        self.store.close().await.unwrap();
-    }
+pub(crate) async fn open_with(config: &DriverConfig) -> Result<Opened> {
+    let store = MysqlStore::open(config).await?;
+    let backends = store.backends();
+    Ok(Opened::new(store, backends))
 }
 
 /// The server without the toolkit.

@@ -1,8 +1,6 @@
 //! A server of a test's own.
 
-use std::ops::{Deref, DerefMut};
-
-use storage_conformance::server::{self, OwnServer, answers, free_port};
+use storage_conformance::server::{self, Mortal, OwnServer, answers, free_port};
 use tempfile::TempDir;
 
 /// Also how `cargo xtask test` starts the shared one.
@@ -37,21 +35,21 @@ impl Server {
         Self(server)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("mysql://root@127.0.0.1:{}", self.port())
     }
 }
 
-impl Deref for Server {
-    type Target = OwnServer;
-
-    fn deref(&self) -> &OwnServer {
-        &self.0
+impl Mortal for Server {
+    fn kill(&mut self) {
+        self.0.kill();
     }
-}
 
-impl DerefMut for Server {
-    fn deref_mut(&mut self) -> &mut OwnServer {
-        &mut self.0
+    fn start(&mut self) {
+        self.0.start();
     }
 }

@@ -4,75 +4,39 @@
 
 pub(crate) mod server;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use storage_conformance::{DriverHarness, Place};
-use storage_core::{DriverConfig, QueueStore, RecordStore, Result};
+use storage_conformance::{DriverHarness, load, server as servers};
+use storage_core::{DriverConfig, Result};
 use storage_postgres::{PostgresDriver, PostgresStore};
 
-/// The address of the shared server, or why there is none.
-pub(crate) fn shared() -> std::result::Result<String, String> {
-    std::env::var("XTASK_TEST_POSTGRES").map_err(|_| {
-        "no PostgreSQL: `cargo xtask test --backend postgres` starts it where it is installed (`--all` installs it), or set XTASK_TEST_POSTGRES"
-            .to_owned()
-    })
+fn shared() -> std::result::Result<String, String> {
+    servers::shared("PostgreSQL", "postgres", "XTASK_TEST_POSTGRES")
 }
 
 /// The address of the shared server; skips the test where there is none.
 pub(crate) fn shared_or_skip() -> Option<String> {
-    shared().map_err(|reason| storage_conformance::skip(&reason)).ok()
+    servers::or_skip(shared())
 }
 
 /// `address` with a schema that nobody else uses.
 pub(crate) fn apart(address: &str) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{address}?schema=t{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("{address}?schema={}", servers::unique_name())
 }
 
 /// The suites' harness on the shared server.
 pub(crate) fn harness() -> DriverHarness<PostgresDriver> {
-    let address = shared();
-    let unavailable = address.as_ref().err().cloned();
-    let address = address.unwrap_or_default();
-    let place = move || {
-        let mut place = Place::url(&apart(&address));
-        // Many tests share the server's connections.
-        place.config.pool_size = Some(4);
-        Ok(place)
-    };
-    // Nothing listens on port 1.
-    DriverHarness::new(PostgresDriver, place)
-        .broken(|| Ok(Place::url("postgres://127.0.0.1:1/x")))
-        .manual_clock()
-        .unavailable(unavailable)
+    servers::harness(PostgresDriver, shared(), apart, "postgres://127.0.0.1:1/x")
 }
 
-/// An open store.
-pub(crate) struct Opened {
-    pub(crate) store: PostgresStore,
-    pub(crate) records: RecordStore,
-    pub(crate) queue: QueueStore,
+pub(crate) type Opened = load::Opened<PostgresStore>;
+
+pub(crate) async fn open(url: &str) -> Result<Opened> {
+    open_with(&DriverConfig::from_url(url)).await
 }
 
-impl Opened {
-    pub(crate) async fn new(url: &str) -> Result<Self> {
-        Self::with(&DriverConfig::from_url(url)).await
-    }
-
-    pub(crate) async fn with(config: &DriverConfig) -> Result<Self> {
-        let store = PostgresStore::open(config).await?;
-        let records = RecordStore::new(Arc::new(store.records()));
-        let queue = QueueStore::new(Arc::new(store.queue()));
-        Ok(Self { store, records, queue })
-    }
-
-    /// Closes all handles.
-    pub(crate) async fn close(self) {
-        self.records.backend().close().await.unwrap();
-        self.queue.backend().close().await.unwrap();
-        self.store.close().await.unwrap();
-    }
+pub(crate) async fn open_with(config: &DriverConfig) -> Result<Opened> {
+    let store = PostgresStore::open(config).await?;
+    let backends = store.backends();
+    Ok(Opened::new(store, backends))
 }
 
 /// PostgreSQL without the toolkit, in the schema that the URL names.

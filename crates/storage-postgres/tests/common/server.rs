@@ -3,11 +3,15 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use storage_conformance::server::{self, OwnServer, PATIENCE, answers, free_port};
+use storage_conformance::server::{self, Mortal, OwnServer, PATIENCE, answers, free_port};
 use tempfile::TempDir;
 
 /// Also how `cargo xtask test` starts the shared one.
 const SCRIPT: &str = include_str!("server.sh");
+
+/// Makes the data of a server that follows another.
+const COPY: &str =
+    r#"exec "$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)/pg_basebackup" -D data -R -X stream -c fast -d "$1""#;
 
 /// Says who it is, and is answered once queries may come.
 const HELLO: &[u8] = b"\x00\x00\x00\x17\x00\x03\x00\x00user\0postgres\0\0";
@@ -42,18 +46,27 @@ impl Server {
         Self(server)
     }
 
+    /// One that follows this one.
+    pub(crate) fn follower(&self) -> Self {
+        let folder = Self::folder();
+        let copy = Command::new("sh").args(["-c", COPY, "sh", &self.url()]).current_dir(folder.path()).status().unwrap();
+        assert!(copy.success(), "no copy of the primary");
+        Self::start_in(folder, &[])
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.0.port())
     }
+}
 
-    /// Starts it, again with what is in its folder, and waits until it answers.
-    pub(crate) fn start(&mut self) {
+impl Mortal for Server {
+    fn start(&mut self) {
         self.kill();
         self.0.start();
     }
 
     /// Kills it with SIGKILL, and all that belongs to it: it has no time to write anything down.
-    pub(crate) fn kill(&mut self) {
+    fn kill(&mut self) {
         let lock = self.0.folder().join("data/postmaster.pid");
         let Some(first) = std::fs::read_to_string(&lock).ok().and_then(|text| Some(text.lines().next()?.to_owned())) else {
             return self.0.kill();

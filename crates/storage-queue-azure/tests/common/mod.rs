@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod access;
 pub(crate) mod server;
 
 use std::sync::Arc;

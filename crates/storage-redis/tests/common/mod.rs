@@ -1,41 +1,33 @@
 //! Servers for tests: those that `cargo xtask test` starts, which tests share, and own ones that a test may kill.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
 pub(crate) mod server;
 
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use storage_conformance::{DriverHarness, Place};
-use storage_core::{
-    ColumnType, Driver as _, DriverConfig, Fields, QueueName, QueueSpec, QueueStore, RecordStore, Result, TableName, TableSchema,
-    fields,
-};
+use storage_conformance::{DriverHarness, Place, server as servers};
+use storage_core::{Driver as _, DriverConfig, QueueName, QueueSpec, QueueStore, RecordStore, Result};
 use storage_redis::RedisDriver;
 
-/// How long is waited for what should come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) use storage_conformance::load::{number, schema, table};
+pub(crate) use storage_conformance::server::{PATIENCE, until};
 
 /// The address of a shared server, or why there is none.
 pub(crate) fn shared(variable: &str) -> std::result::Result<String, String> {
-    std::env::var(variable).map_err(|_| {
-        format!("no Redis: `cargo xtask test --backend redis` starts it where it is installed (`--all` installs it), or set {variable}")
-    })
+    servers::shared("Redis", "redis", variable)
 }
 
 /// The address of the shared single server; skips the test where there is none.
 pub(crate) fn single_or_skip() -> Option<String> {
-    shared("XTASK_TEST_REDIS").map_err(|reason| storage_conformance::skip(&reason)).ok()
+    servers::or_skip(shared("XTASK_TEST_REDIS"))
 }
 
 /// `address` with a prefix that nobody else uses.
 pub(crate) fn apart(address: &str) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
     let (address, query) = address.split_once('?').unwrap_or((address, ""));
-    let prefix = format!("t{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    format!("{address}?prefix={prefix}&{query}")
+    format!("{address}?prefix={}&{query}", servers::unique_name())
 }
 
 /// The suites' harness on servers that are there.
@@ -78,18 +70,6 @@ impl Store {
     }
 }
 
-pub(crate) fn schema() -> TableSchema {
-    TableSchema::builder("t").column("n", ColumnType::Integer).index("by_n", ["n"]).build().unwrap()
-}
-
-pub(crate) fn table() -> TableName {
-    "t".parse().unwrap()
-}
-
-pub(crate) fn number(n: i64) -> Fields {
-    fields(serde_json::json!({ "n": n }))
-}
-
 /// The prefix of a store at an address made by [`apart`].
 pub(crate) fn prefix(url: &str) -> String {
     url.split("prefix=").nth(1).unwrap().trim_end_matches('&').to_owned()
@@ -104,18 +84,6 @@ pub(crate) async fn queue(store: &QueueStore, name: &str) -> QueueName {
     let name = QueueName::new(name).unwrap();
     store.create_queue(&name, &QueueSpec::default().max_deliveries(None)).await.unwrap();
     name
-}
-
-/// Calls `look` until it answers something.
-pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(started.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// What `redis-cli` prints.

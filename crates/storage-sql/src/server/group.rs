@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use storage_core::{Error, Result};
 
-use super::{Answer, Committer, Work};
+use super::{Answer, Committer, Shared, Work};
 
 /// How often a group is begun anew because others were in its way.
 const ATTEMPTS: u32 = 12;
@@ -30,12 +30,16 @@ impl From<Error> for Trouble {
 pub type Written = std::result::Result<Vec<Result<Answer>>, Trouble>;
 
 /// A store whose writers share transactions.
-pub trait Group: Send + Sync + 'static {
+pub trait Group: Shared {
     /// All who write.
-    fn committer(&self) -> &Committer;
+    fn committer(&self) -> &Committer {
+        &self.common().committer
+    }
 
     /// How long a transaction may take.
-    fn limit(&self) -> Duration;
+    fn limit(&self) -> Duration {
+        self.common().timeout
+    }
 
     /// Does all works in one transaction, each as a whole or not at all. `exactly`: write by write, so that an error names its write.
     fn once(&self, works: &[&Work], exactly: bool) -> impl Future<Output = Written> + Send;

@@ -9,19 +9,21 @@ use std::time::Duration;
 use storage_core::{BackendInfo, OpenFlag, Result};
 use tokio::sync::Notify;
 
+use super::{Common, Statements};
+
 /// What the handles of an open store share.
 pub trait Shared: fmt::Debug + Send + Sync + 'static {
-    /// The store.
-    fn info(&self) -> &BackendInfo;
+    /// The statements of a table.
+    type Statements: Statements;
 
-    /// How many handles are open.
-    fn users(&self) -> &Users;
+    /// What every store has.
+    fn common(&self) -> &Common<Self::Statements>;
 
     /// A handle was closed; `last`: it was the last.
     fn left(&self, last: bool);
 
-    /// Waits until everything is written, then closes the connections.
-    fn end(&self) -> impl Future<Output = ()> + Send;
+    /// Closes the connections: everything is written.
+    fn disconnect(&self);
 }
 
 /// How many handles on a store are open. At zero it is closed, for good.
@@ -95,7 +97,7 @@ impl<T: Shared> Handle<T> {
     /// One more handle on the same store.
     pub fn another(&self) -> Self {
         let another = Self { shared: Arc::clone(&self.shared), open: OpenFlag::default() };
-        if self.is_closed() || !self.shared.users().join() {
+        if self.is_closed() || !self.shared.common().users.join() {
             another.open.close();
         }
         another
@@ -103,14 +105,14 @@ impl<T: Shared> Handle<T> {
 
     /// The store, as it is described.
     pub fn info(&self) -> &BackendInfo {
-        self.shared.info()
+        &self.shared.common().info
     }
 
     fn leave(&self) -> bool {
-        let last = self.shared.users().leave();
+        let last = self.shared.common().users.leave();
         self.shared.left(last);
         if last {
-            self.shared.users().tell_end();
+            self.shared.common().users.tell_end();
         }
         last
     }
@@ -140,7 +142,8 @@ impl<T: Shared> Handle<T> {
     /// None at present.
     pub async fn close(&self) -> Result<()> {
         if self.open.close() && self.leave() {
-            self.shared.end().await;
+            self.shared.common().committer.finish().await;
+            self.shared.disconnect();
         }
         Ok(())
     }

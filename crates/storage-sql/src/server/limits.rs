@@ -2,13 +2,37 @@
 
 use std::time::Duration;
 
-use storage_core::{DriverConfig, Error, Result};
+use storage_core::{DriverConfig, Error, OptionSpec, Result};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_CONNECT_TIMEOUT: u64 = 5;
 const MAX_CONNECT_TIMEOUT: u64 = 300;
 const DEFAULT_CONNECTIONS: u32 = 8;
 const MAX_CONNECTIONS: u32 = 256;
+
+/// An option, and what it does.
+#[must_use]
+pub const fn option(name: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec { name, help }
+}
+
+/// Who signs the server's certificate.
+pub const ROOT_CERTIFICATES: OptionSpec =
+    option("sslrootcert", "The path of a file with the certificates (PEM) that sign the server's. Default: the system's.");
+/// How long it may take to connect.
+pub const CONNECT_TIMEOUT: OptionSpec =
+    option("connect_timeout", "How many seconds it may take to connect, 1 to 300. Default: 5.");
+
+/// That certificates are named where they are looked at.
+///
+/// # Errors
+/// [`Config`](storage_core::ErrorKind::Config) where they are not.
+pub fn check_root_certificates(file: Option<&str>, verified: bool) -> Result<()> {
+    match file {
+        Some(_) if !verified => Err(Error::config("`sslrootcert` is of use with sslmode verify-full alone")),
+        _ => Ok(()),
+    }
+}
 
 /// How many connections there may be: 2 to 256, 8 where nothing is said.
 ///

@@ -22,7 +22,7 @@ pub async fn maintain<T: Maintained>(shared: Weak<T>) {
         let Some(strong) = shared.upgrade() else { return };
         // Processes that were started together need not do it together.
         let wait = EVERY + Duration::from_millis(u64::from(chrono::Utc::now().timestamp_subsec_micros() % 5_000));
-        if !strong.users().sleep(wait).await {
+        if !strong.common().users.sleep(wait).await {
             return;
         }
         if let Err(error) = strong.round().await {

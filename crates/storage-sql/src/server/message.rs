@@ -1,11 +1,13 @@
 //! Messages as rows.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::TimeDelta;
-use storage_core::{Attributes, Count, Error, Message, MessageId, QueueStats, Result};
+use chrono::{DateTime, TimeDelta, Utc};
+use storage_core::{Attributes, Count, Error, Message, MessageId, QueueStats, Result, clock};
 
+use super::{Outcome, sent};
 use crate::row::{self, SqlRow};
 use crate::{SqlValue, json_text};
 
@@ -76,4 +78,17 @@ pub fn read_stats(found: &impl SqlRow) -> Result<QueueStats> {
 #[must_use]
 pub fn micros(duration: Duration) -> i64 {
     TimeDelta::from_std(duration).ok().and_then(|d| d.num_microseconds()).unwrap_or(i64::MAX)
+}
+
+/// The dedup ids among what is sent, by queue: of each the first message and how long it stands.
+#[must_use]
+pub fn dedup_ids<'w, S>(outcomes: &[Outcome<'w, S>], now: DateTime<Utc>) -> BTreeMap<(i64, &'w str), (i64, DateTime<Utc>)> {
+    let mut first = BTreeMap::new();
+    for outgoing in sent(outcomes).filter(|m| !m.queue.spec.dedup_window.is_zero()) {
+        if let Some(id) = &outgoing.message.dedup_id {
+            let until = clock::add(now, outgoing.queue.spec.dedup_window);
+            first.entry((outgoing.queue.id, id.as_str())).or_insert((outgoing.id, until));
+        }
+    }
+    first
 }

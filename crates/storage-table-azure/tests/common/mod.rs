@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+#[path = "../../../storage-queue-azure/tests/common/access.rs"]
+pub(crate) mod access;
 pub(crate) mod peer;
 #[path = "../../../storage-queue-azure/tests/common/server.rs"]
 pub(crate) mod server;
