@@ -8,16 +8,18 @@ use storage_sql::server::{Luck, Trouble, Work, Written, answer, apply, in_bulk, 
 use crate::bind::Param;
 use crate::catalog::Catalog;
 use crate::changes::{self, Failure, Lines, Outcome};
-use crate::connection::{Connection, Step};
+use crate::connection::Connection;
 use crate::error::{explain, is_collision, is_goodbye};
 use crate::messages;
 use crate::plan::Plan;
 use crate::row::Row;
 use crate::shared::Shared;
 
-/// Fails unless the tables are those of generation $1, and the queues $2 are there. Behind what was written, which keeps both as they are.
-const GUARD: &str = "SELECT 1 / CASE WHEN (SELECT value FROM _storage_meta WHERE name = 'generation') = $1 AND (SELECT count(*) FROM \
-                     _storage_queues WHERE id = ANY ($2::bigint[])) = cardinality($2::bigint[]) THEN 1 ELSE 0 END";
+/// Fails unless the tables are those of generation $1. Behind what was written, which keeps them as they are.
+const SAME_TABLES: &str = "SELECT 1 / coalesce((SELECT (value = $1)::integer FROM _storage_meta WHERE name = 'generation'), 0)";
+/// Fails unless the queues $1 are there. Behind the messages, which keep them there.
+const SAME_QUEUES: &str =
+    "SELECT 1 / (SELECT (count(*) = cardinality($1::bigint[]))::integer FROM _storage_queues WHERE id = ANY ($1))";
 
 /// Does the works, if they only add and all goes well. `None`: nothing was done.
 pub(crate) async fn try_to(shared: &Shared, connection: &Connection, tables: &Catalog, works: &[&Work]) -> Option<Written> {
@@ -41,34 +43,32 @@ pub(crate) async fn try_to(shared: &Shared, connection: &Connection, tables: &Ca
     let queues: Vec<i64> = ground.queues.values().map(|queue| queue.id).collect();
     // One statement is a transaction by itself. It sends all, or, where there is no such queue any more, none.
     let alone = only_queue(works, ground.queues.values().copied()).is_some();
+    let mut messages_at = None;
     let sent = async {
         let mut steps = changes::rows(connection, &shared.found.schema, &lines, &outcomes).await?;
         if let Some(columns) = messages::additions(&outcomes, queues.iter().copied(), now)? {
+            messages_at = Some(steps.len());
             steps.push((connection.prepare(&messages::ADD.into()).await?, columns));
+            if !alone {
+                steps.push((connection.prepare(&SAME_QUEUES.into()).await?, vec![Param::integers(queues)]));
+            }
         }
         if !alone {
-            steps.push((connection.prepare(&GUARD.into()).await?, vec![tables.generation.into(), Param::integers(queues)]));
+            steps.push((connection.prepare(&SAME_TABLES.into()).await?, vec![tables.generation.into()]));
         }
-        send(connection, steps, alone).await
+        let (begin, commit) = if alone { ("", "") } else { ("BEGIN", "COMMIT") };
+        Ok::<_, Failure>(connection.pipeline(begin, steps, commit).await?)
     };
     let mut answers = match sent.await {
         Ok(answers) => answers,
         Err(failure) => return failed(&shared.luck, failure),
     };
-    if !alone {
-        answers.pop();
-    }
-    let ids = if plan.messages == 0 { Vec::new() } else { answers.pop().unwrap_or_default() };
+    let ids = messages_at.and_then(|at| answers.get_mut(at)).map(std::mem::take).unwrap_or_default();
     if let Err(error) = name(&mut outcomes, &ids) {
         return if alone && ids.is_empty() { None } else { Some(Err(Trouble::Failed(error))) };
     }
     news(&outcomes).for_each(|(lane, count)| shared.news.announce(lane, count));
     Some(Ok(outcomes.into_iter().zip(works).map(|(outcome, work)| answer(outcome, work)).collect()))
-}
-
-async fn send(connection: &Connection, steps: Vec<Step<'_>>, alone: bool) -> Result<Vec<Vec<Row>>, Failure> {
-    let (begin, commit) = if alone { ("", "") } else { ("BEGIN", "COMMIT") };
-    Ok(connection.pipeline(begin, steps, commit).await?)
 }
 
 /// `None`: the server has undone it, and the other way will tell why.

@@ -105,6 +105,8 @@ async fn live(shared: &Weak<Shared>, settings: &Settings, tls: Tls, schema: &str
     let mut incoming = Box::pin(futures::stream::poll_fn(move |context| connection.poll_message(context)).fuse());
     let listen = async {
         client.batch_execute(&settings.preparation()).await.or_explain()?;
+        // A notice is no loss: its commit need not wait for the disk, nor make others wait.
+        client.batch_execute("SET synchronous_commit = off").await.or_explain()?;
         client.batch_execute(&format!("LISTEN {}", quote(&channel))).await.or_explain()?;
         let tell = client.prepare("SELECT pg_notify($1, $2)").await.or_explain()?;
         if let Some(shared) = shared.upgrade() {

@@ -90,7 +90,10 @@ impl Reader for Reading<'_> {
     }
 
     async fn by_keys(&self, tables: &Catalog, entry: &Entry, keys: &[Key]) -> Answered<Vec<Behind>> {
-        self.dated(tables, &entry.sql.select, Columns::of_keys(entry.schema(), keys)).await
+        match keys {
+            [key] => self.dated(tables, &entry.sql.select_one, Columns::of_key(key)).await,
+            keys => self.dated(tables, &entry.sql.select, Columns::of_keys(entry.schema(), keys)).await,
+        }
     }
 
     async fn versions(&self, tables: &Catalog, table: &TableName, key: &Key) -> Answered<Vec<Behind>> {

@@ -22,6 +22,11 @@ impl<'a> Columns<'a> {
         columns.into_iter().map(Param::Many).collect()
     }
 
+    /// One key, a value a part.
+    pub(crate) fn of_key(key: &'a Key) -> Vec<Param<'a>> {
+        key.partition.iter().chain([&key.id]).map(|part| Param::One(encode_key_part(part))).collect()
+    }
+
     /// Whole records.
     pub(crate) fn of_records(schema: &TableSchema, records: impl IntoIterator<Item = &'a Record>) -> Result<Vec<Param<'a>>> {
         let keys = schema.key_columns().count();

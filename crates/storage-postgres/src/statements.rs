@@ -8,6 +8,8 @@ use storage_sql::{Dialect, EXPIRES_AT, EXTRA, Table, UPDATED_AT, VERSION};
 /// The texts, rendered once.
 #[derive(Debug)]
 pub(crate) struct Statements {
+    /// One key; yields the whole row. Its plan can be kept, while that for an array depends on how long it is.
+    pub(crate) select_one: Arc<str>,
     /// Keys; yields whole rows.
     pub(crate) select: Arc<str>,
     /// Keys; locks the rows until the end of the transaction, in the order of their keys, and yields them.
@@ -44,7 +46,9 @@ impl Statements {
         let same = keys.iter().enumerate().map(|(n, key)| format!("t.{key} = u.c{n}")).collect::<Vec<_>>().join(" AND ");
         let set = columns.iter().enumerate().skip(keys.len()).map(|(n, column)| format!("{column} = u.c{n}")).collect::<Vec<_>>();
         let expires = quote(EXPIRES_AT);
+        let this = keys.iter().enumerate().map(|(n, key)| format!("{key} = ${}", n + 1)).collect::<Vec<_>>().join(" AND ");
         Self {
+            select_one: format!("SELECT {all} FROM {name} WHERE {this}").into(),
             select: format!("SELECT {all} FROM {name} t WHERE {matching}").into(),
             lock: format!("SELECT {all} FROM {name} t WHERE {matching} ORDER BY {order} FOR UPDATE OF t").into(),
             lock_versions: format!("SELECT {versions} FROM {name} t WHERE {matching} ORDER BY {order} FOR UPDATE OF t").into(),

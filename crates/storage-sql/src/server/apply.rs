@@ -18,7 +18,7 @@ pub struct Change<'w, S> {
     /// The record.
     pub key: &'w Key,
     /// What is there afterwards.
-    pub after: Option<Record>,
+    pub after: Option<Arc<Record>>,
     /// Which write of its batch it is.
     pub write: usize,
 }
@@ -97,7 +97,7 @@ struct Turn<'a, 'w, S> {
     catalog: &'a Catalog<S>,
     ground: &'a mut Ground<'w>,
     now: DateTime<Utc>,
-    staged: HashMap<Place<'w>, Option<Record>>,
+    staged: HashMap<Place<'w>, Option<Arc<Record>>>,
     outcome: Outcome<'w, S>,
 }
 
@@ -121,8 +121,8 @@ impl<'w, S: Statements> Turn<'_, 'w, S> {
         let entry = self.catalog.table(table)?;
         entry.schema().check_key(key)?;
         let current = match self.staged.get(&place) {
-            Some(staged) => staged.as_ref(),
-            None => self.ground.records.get(&place).and_then(|known| known.record.as_ref()),
+            Some(staged) => staged.as_deref(),
+            None => self.ground.records.get(&place).and_then(|known| known.record.as_deref()),
         };
         let applied = write.apply(current, self.now)?;
         let version = applied.version();
@@ -133,7 +133,7 @@ impl<'w, S: Statements> Turn<'_, 'w, S> {
                 if matches!(write, Write::Put { .. }) {
                     fill_in(entry, &mut record);
                 }
-                Some(record)
+                Some(Arc::new(record))
             }
         };
         self.outcome.changes.push(Change { entry: Arc::clone(entry), table, key, after: after.clone(), write: index });
@@ -201,6 +201,6 @@ pub fn kept<'o, S: Statements>(outcomes: &'o [Outcome<'_, S>]) -> Vec<(&'o Table
     let changes = outcomes.iter().filter(|outcome| outcome.failed.is_none()).flat_map(|outcome| &outcome.changes);
     changes
         .filter(|change| change.entry.schema().history != History::None)
-        .filter_map(|change| Some((change.table, change.after.as_ref()?)))
+        .filter_map(|change| Some((change.table, change.after.as_deref()?)))
         .collect()
 }

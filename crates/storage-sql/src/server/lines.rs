@@ -46,7 +46,7 @@ pub fn in_bulk<'o, S: Statements>(outcomes: &'o [Outcome<'_, S>], ground: &Groun
     let mut fates: BTreeMap<&TableName, BTreeMap<&Key, Fate<'o, S>>> = BTreeMap::new();
     for change in plain {
         let was_row = ground.records.get(&(change.table, change.key)).is_some_and(|known| known.is_row);
-        let fate = Fate { entry: &change.entry, was_row, after: change.after.as_ref(), write: change.write };
+        let fate = Fate { entry: &change.entry, was_row, after: change.after.as_deref(), write: change.write };
         fates.entry(change.table).or_default().insert(change.key, fate);
     }
     let mut lines = Vec::new();
@@ -95,7 +95,7 @@ fn in_order<'o, 'w: 'o, S>(
         let place = (change.table, change.key);
         let is_row = rows.entry(place).or_insert_with(|| ground.records.get(&place).is_some_and(|known| known.is_row));
         let last = lines.last_mut().filter(|last| grouped && last.table == change.table);
-        match (&change.after, *is_row, last.map(|last| &mut last.kind)) {
+        match (change.after.as_deref(), *is_row, last.map(|last| &mut last.kind)) {
             (Some(record), false, Some(Kind::Insert(records))) => records.push(record),
             (None, true, Some(Kind::Delete(keys))) => keys.push(change.key),
             (after, is_row, _) => {

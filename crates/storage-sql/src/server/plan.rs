@@ -17,7 +17,7 @@ pub struct Known {
     /// True where there is a row, expired or not.
     pub is_row: bool,
     /// The record in it; without fields, where nobody needs them.
-    pub record: Option<Record>,
+    pub record: Option<Arc<Record>>,
 }
 
 /// The records of one table.
@@ -129,7 +129,7 @@ impl<'w> Ground<'w> {
             let record = if need.whole { row::read(found, need.entry.schema())? } else { outline(found, need.entry.schema())? };
             let key = need.keys.get(&record.key).copied();
             let key = key.ok_or_else(|| Error::internal("the server answered with a record that was not asked for"))?;
-            self.records.insert((table, key), Known { is_row: true, record: Some(record) });
+            self.records.insert((table, key), Known { is_row: true, record: Some(Arc::new(record)) });
         }
         Ok(())
     }
