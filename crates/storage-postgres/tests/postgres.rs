@@ -8,7 +8,10 @@ use common::{apart, open, open_with, raw, shared_or_skip};
 use serde_json::json;
 use storage_conformance::load::{self, number, schema, table};
 use storage_conformance::server::refuses;
-use storage_core::{Batch, ColumnType, DriverConfig, ErrorKind, Expect, KeyType, Query, TableSchema, fields};
+use storage_core::{
+    Batch, Column, ColumnType, DriverConfig, ErrorKind, Expect, KeyType, NewMessage, Query, QueueName, QueueSpec, Receive,
+    SchemaChange, TableName, TableSchema, fields,
+};
 use storage_postgres::PostgresDriver;
 
 #[tokio::test]
@@ -213,4 +216,56 @@ async fn callers_share_transactions_and_not_failures() {
     let Some(address) = shared_or_skip() else { return };
     let opened = open(&apart(&address)).await.unwrap();
     load::callers_share_transactions_and_not_failures(&opened.records, &opened.queue).await;
+}
+
+/// Inserts and sends take one trip, on what was known of tables and queues. Here others have changed that, and nobody has told.
+#[tokio::test]
+async fn what_was_known_is_held_against_what_is_there() {
+    let Some(address) = shared_or_skip() else { return };
+    let url = apart(&address);
+    let (one, other) = (open(&url).await.unwrap(), open(&url).await.unwrap());
+    let jobs = TableSchema::builder("jobs").key("id").column("name", ColumnType::Text).build().unwrap();
+    one.records.create_table(&jobs).await.unwrap();
+    let (jobs, queue, spec): (TableName, QueueName, _) = ("jobs".parse().unwrap(), "mail".parse().unwrap(), QueueSpec::default());
+    one.queue.create_queue(&queue, &spec).await.unwrap();
+    let batch = |id: &str| {
+        let put = Batch::new().put(&jobs, id, fields(json!({"name": "x"})), Expect::Absent);
+        put.enqueue(&queue, NewMessage::new(id.to_owned()))
+    };
+    one.records.commit(batch("a")).await.unwrap();
+    one.queue.send(&queue, NewMessage::new("b")).await.unwrap();
+
+    let level = Column {
+        name: "level".parse().unwrap(),
+        kind: ColumnType::Integer,
+        required: false,
+        unique: false,
+        default: Some(json!(7)),
+    };
+    other.records.alter_table(&jobs, &SchemaChange::AddColumn(level)).await.unwrap();
+    one.records.commit(batch("c")).await.unwrap();
+    for id in ["a", "c"] {
+        let record = other.records.get(&jobs, id).await.unwrap().unwrap();
+        assert_eq!(record.fields["level"], json!(7), "{id}");
+    }
+
+    // A queue of the same name is another queue.
+    assert!(other.queue.delete_queue(&queue).await.unwrap());
+    other.queue.create_queue(&queue, &spec).await.unwrap();
+    one.queue.send(&queue, NewMessage::new("d")).await.unwrap();
+    one.records.commit(batch("e")).await.unwrap();
+    let messages = other.queue.receive(&queue, &Receive::up_to(10)).await.unwrap();
+    let bodies: Vec<_> = messages.iter().map(|delivery| delivery.message.body.clone()).collect();
+    assert_eq!(bodies, ["d", "e"]);
+
+    assert!(other.queue.delete_queue(&queue).await.unwrap());
+    // The first error makes the store look for the new schema too.
+    assert_eq!(one.records.commit(batch("g")).await.unwrap_err().kind(), ErrorKind::Conflict);
+    for error in [one.queue.send(&queue, NewMessage::new("f")).await.err(), one.records.commit(batch("g")).await.err()] {
+        let error = error.unwrap();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+    }
+    let error = one.records.insert(&jobs, "e", fields(json!({}))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(one.records.count(&Query::table(jobs.clone()).unwrap()).await.unwrap(), 3, "nothing of what failed is there");
 }
