@@ -184,6 +184,17 @@ impl Applied {
     }
 }
 
+/// What a batch about one record does to it: see [`Batch::apply_to`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppliedBatch {
+    /// What [`commit`](crate::RecordBackend::commit) answers.
+    pub versions: Vec<Version>,
+    /// False: there is nothing to be written.
+    pub changed: bool,
+    /// What is there afterwards.
+    pub record: Option<Record>,
+}
+
 /// How far an atomic batch reaches. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -291,6 +302,38 @@ impl Batch {
                 _ => Atomicity::Store,
             })
         })
+    }
+
+    /// The one record that all writes are about, for backends that are atomic within a record. `None`: there are no writes.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where they are about several, or send messages.
+    pub fn one_record(&self) -> Result<Option<(&TableName, &Key)>> {
+        let mut targets = self.writes.iter().map(Write::target);
+        let Some(first) = targets.next() else { return Ok(None) };
+        match first {
+            Some(target) if targets.all(|other| other == first) => Ok(Some(target)),
+            _ => Err(Error::unsupported("a batch on this backend holds writes of one record alone, and no messages")),
+        }
+    }
+
+    /// What the writes, all about one record, make of it.
+    ///
+    /// # Errors
+    /// What [`Write::apply`] says of the first that can't be done, with its index.
+    pub fn apply_to(&self, mut record: Option<Record>, now: DateTime<Utc>) -> Result<AppliedBatch> {
+        let (mut versions, mut changed) = (Vec::with_capacity(self.len()), false);
+        for (index, write) in self.writes.iter().enumerate() {
+            let applied = write.apply(record.as_ref(), now).map_err(|error| error.with_failed_write(index))?;
+            versions.push(applied.version());
+            match applied {
+                Applied::Put(after) => record = Some(after),
+                Applied::Deleted(_) => record = None,
+                Applied::Unchanged(_) => continue,
+            }
+            changed = true;
+        }
+        Ok(AppliedBatch { versions, changed, record })
     }
 
     /// True where a message is sent.

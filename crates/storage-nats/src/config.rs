@@ -7,7 +7,7 @@ use async_nats::{ConnectOptions, ServerAddr};
 use async_trait::async_trait;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
-use storage_core::{Backends, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces, url_scheme};
+use storage_core::{Backends, Clock, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces, url_scheme};
 
 use crate::NatsStore;
 
@@ -91,6 +91,7 @@ pub(crate) struct Settings {
     pub(crate) kept: Kept,
     pub(crate) max_bytes: Option<u64>,
     pub(crate) max_messages: Option<u64>,
+    pub(crate) clock: Clock,
     login: Login,
     tls: bool,
     tls_ca: Option<PathBuf>,
@@ -145,6 +146,7 @@ impl Settings {
             kept: options.storage,
             max_bytes: options.max_bytes,
             max_messages: options.max_messages,
+            clock: config.clock.clone(),
             tls: scheme == "tls",
             tls_ca: options.tls_ca.clone(),
             login: login(&options, user_info)?,
@@ -228,7 +230,7 @@ impl Driver for NatsDriver {
     }
 
     fn surfaces(&self) -> Surfaces {
-        Surfaces { queue: true, ..Surfaces::default() }
+        Surfaces { records: true, queue: true, ..Surfaces::default() }
     }
 
     fn options(&self) -> &'static [OptionSpec] {

@@ -61,11 +61,14 @@ mod open;
 mod pull;
 mod queue;
 mod receive;
+mod records;
 mod send;
 mod settle;
 mod store;
+mod stream;
 
 pub use client::NatsClient;
 pub use config::NatsDriver;
 pub use queue::NatsQueue;
+pub use records::NatsRecords;
 pub use store::NatsStore;
