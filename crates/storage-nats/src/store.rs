@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use crate::config::Settings;
 use crate::error::Refusal;
 use crate::leases::Leases;
 use crate::open::Open;
-use crate::{NatsQueue, NatsRecords, error};
+use crate::{NatsBlobs, NatsQueue, NatsRecords, error};
 
 /// How many queues are remembered. They are found again by one question.
 const REMEMBERED: usize = 4096;
@@ -69,6 +69,13 @@ impl NatsStore {
         NatsRecords::new(Arc::clone(&self.inner))
     }
 
+    /// Its blobs.
+    #[must_use]
+    pub fn blobs(&self) -> NatsBlobs {
+        self.inner.hand_out(Part::Blobs);
+        NatsBlobs::new(Arc::clone(&self.inner))
+    }
+
     /// The connection, by which key-value buckets and object stores are reached too.
     #[must_use]
     pub fn client(&self) -> &NatsClient {
@@ -78,7 +85,11 @@ impl NatsStore {
     /// What a driver opens.
     #[must_use]
     pub fn backends(&self) -> Backends {
-        Backends { records: Some(Arc::new(self.records())), queue: Some(Arc::new(self.queue())), ..Backends::default() }
+        Backends {
+            records: Some(Arc::new(self.records())),
+            queue: Some(Arc::new(self.queue())),
+            blobs: Some(Arc::new(self.blobs())),
+        }
     }
 }
 
@@ -202,9 +213,28 @@ impl Inner {
     /// # Errors
     /// It may have been stored.
     pub(crate) async fn publish(&self, subject: String, message: PublishMessage) -> Result<Published> {
-        let (started, connects) = (std::time::Instant::now(), self.client.connects());
+        let connects = self.client.connects();
+        let ack = self.send(subject, message).await?;
+        self.acknowledged(ack, connects).await
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// It may have been stored.
+    pub(crate) async fn send(&self, subject: String, message: PublishMessage) -> Result<PublishAckFuture> {
+        let started = std::time::Instant::now();
         let sent = tokio::time::timeout(self.client.timeout(), self.client.jetstream().send_publish(subject, message)).await;
-        let ack = sent.map_err(|_| self.client.no_answer(started))?.map_err(|error| error::from_publish(&error))?.into_future();
+        sent.map_err(|_| self.client.no_answer(started))?.map_err(|error| error::from_publish(&error))
+    }
+
+    /// The server's word on a message that was sent when there had been so many connections.
+    ///
+    /// # Errors
+    /// It may have been stored.
+    pub(crate) async fn acknowledged(&self, ack: PublishAckFuture, connects: u64) -> Result<Published> {
+        let started = std::time::Instant::now();
+        let ack = ack.into_future();
         let ack = tokio::select! {
             biased;
             ack = ack => ack,
@@ -214,6 +244,7 @@ impl Inner {
             Ok(ack) => Ok(Published::Stored(ack)),
             Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(Published::Overtaken),
             Err(error) if error.kind() == PublishErrorKind::StreamNotFound => Ok(Published::NoStream),
+            Err(error) if error.kind() == PublishErrorKind::TimedOut => Err(self.client.no_answer(started)),
             Err(error) => Err(error::from_publish(&error)),
         }
     }

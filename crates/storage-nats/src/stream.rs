@@ -156,9 +156,9 @@ pub(crate) async fn remove(client: &NatsClient, stream: &str, sequence: u64) -> 
 /// A look through the messages of a stream, in the order in which they were stored. What is stored meanwhile comes too, so that nothing is missed that
 /// changes its place; a subject may come again then.
 #[derive(Debug)]
-pub(crate) struct Walk<'a> {
-    client: &'a NatsClient,
-    stream: &'a str,
+pub(crate) struct Walk {
+    client: NatsClient,
+    stream: String,
     consumer: String,
     inbox: Subject,
     listener: Subscriber,
@@ -172,24 +172,39 @@ pub(crate) struct Walk<'a> {
     ended: bool,
 }
 
-impl<'a> Walk<'a> {
-    /// Begins one through what `filter` matches, with bodies or without.
-    pub(crate) async fn start(client: &'a NatsClient, stream: &'a str, filter: &str, bodies: bool) -> Result<Self, Fault> {
+/// What a [`Walk`] is to see.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look<'a> {
+    /// Which subjects.
+    pub(crate) filter: &'a str,
+    /// False: the headers alone.
+    pub(crate) bodies: bool,
+    /// The place to begin at, where it is not the first.
+    pub(crate) from: Option<u64>,
+}
+
+impl Walk {
+    /// Begins one.
+    pub(crate) async fn start(client: &NatsClient, stream: &str, look: &Look<'_>) -> Result<Self, Fault> {
         let connects = client.connects();
-        let request = json!({
+        let mut request = json!({
             "stream_name": stream,
             "config": {
                 "deliver_policy": "all",
                 "ack_policy": "none",
                 "replay_policy": "instant",
-                "filter_subject": filter,
-                "headers_only": !bodies,
+                "filter_subject": look.filter,
+                "headers_only": !look.bodies,
                 "inactive_threshold": u64::try_from(FORGOTTEN.as_nanos()).unwrap_or(u64::MAX),
                 "max_waiting": 1,
                 "mem_storage": true,
                 "num_replicas": 1,
             },
         });
+        if let Some(from) = look.from {
+            request["config"]["deliver_policy"] = "by_start_sequence".into();
+            request["config"]["opt_start_seq"] = from.into();
+        }
         let created = client.call(&format!("CONSUMER.CREATE.{stream}"), &request).await??;
         let Some(consumer) = created["name"].as_str() else {
             return Err(Error::corrupt("the server made a consumer without a name").into());
@@ -200,7 +215,13 @@ impl<'a> Walk<'a> {
         let listener = client.nats().subscribe(inbox.clone()).await.map_err(closed)?;
         let most = there.saturating_mul(4).saturating_add(MOST_LATE);
         let (asked, came, ended) = (0, 0, there == 0);
+        let (client, stream) = (client.clone(), stream.to_owned());
         Ok(Self { client, stream, consumer: consumer.to_owned(), inbox, listener, connects, asked, came, most, ended })
+    }
+
+    /// True where there was nothing to see when it began.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ended && self.came == 0
     }
 
     async fn ask(&mut self) -> Result<()> {
@@ -234,6 +255,9 @@ impl<'a> Walk<'a> {
                     if text.contains("Deleted") {
                         return Err(Fault::NoStream);
                     }
+                    if self.asked == BATCH {
+                        return Err(Error::unavailable(format!("the server answers a pull with nothing but `{text}`")).into());
+                    }
                     // As many bytes as were asked for.
                     self.asked = 0;
                 }
@@ -254,7 +278,7 @@ impl<'a> Walk<'a> {
             return Ok(message);
         }
         let started = Instant::now();
-        let client = self.client;
+        let client = &self.client;
         let message = tokio::select! {
             biased;
             message = self.listener.next() => message,
@@ -286,7 +310,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Lets go of the consumer; of one whose walk is given up the server lets go by itself.
-    async fn forget(&mut self) {
+    pub(crate) async fn forget(&mut self) {
         let call = self.client.api(&format!("CONSUMER.DELETE.{}.{}", self.stream, self.consumer));
         if self.client.publish(call.into(), Bytes::new()).await.is_err() {
             tracing::debug!("a consumer is left to the server");

@@ -10,3 +10,4 @@ use common::harness;
 storage_conformance::test_records!(harness().manual_clock());
 storage_conformance::test_transactions!(harness().manual_clock());
 storage_conformance::test_queues!(harness());
+storage_conformance::test_blobs!(harness());

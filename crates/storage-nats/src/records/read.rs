@@ -12,7 +12,7 @@ use super::keys;
 use super::tables::{self, Table};
 use crate::error::Fault;
 use crate::store::Inner;
-use crate::stream::{Held, Walk, last, remove};
+use crate::stream::{Held, Look, Walk, last, remove};
 
 /// How many records one call reads at once.
 const AT_ONCE: usize = 64;
@@ -91,7 +91,7 @@ struct Search<'a> {
     inner: &'a Inner,
     table: &'a Table,
     now: DateTime<Utc>,
-    walk: Walk<'a>,
+    walk: Walk,
     /// What came already, by its hash: what is written during the walk comes again.
     seen: HashSet<u64>,
     hasher: RandomState,
@@ -105,7 +105,8 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     async fn start(inner: &'a Inner, table: &'a Table, now: DateTime<Utc>, subjects: &str, bodies: bool) -> Result<Self, Fault> {
-        let walk = Walk::start(&inner.client, &table.stream, subjects, bodies).await?;
+        let look = Look { filter: subjects, bodies, from: None };
+        let walk = Walk::start(&inner.client, &table.stream, &look).await?;
         let (seen, hasher, expired, markers) = (HashSet::new(), RandomState::new(), Vec::new(), Vec::new());
         Ok(Self { inner, table, now, walk, seen, hasher, expired, markers, room: TIDY })
     }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::{keys, read};
 use crate::error::Fault;
 use crate::store::Inner;
-use crate::stream::{self, Held, Walk};
+use crate::stream::{self, Held, Look, Walk};
 
 /// How long it is believed what a table is like.
 const BELIEVED: Duration = Duration::from_secs(10);
@@ -332,7 +332,8 @@ async fn row(inner: &Inner, name: &TableName) -> Result<(Option<Table>, u64)> {
 /// All rows, by subject.
 async fn rows(inner: &Inner, stream: &str, filter: &str) -> Result<HashMap<String, Option<Table>>, Fault> {
     let mut found = HashMap::new();
-    let mut walk = Walk::start(&inner.client, stream, filter, true).await?;
+    let look = Look { filter, bodies: true, from: None };
+    let mut walk = Walk::start(&inner.client, stream, &look).await?;
     while let Some(held) = walk.next().await? {
         let table = if held.is_marker() { None } else { Some(Table::read(&held)?) };
         found.insert(held.subject.to_string(), table);

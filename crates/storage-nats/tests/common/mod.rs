@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use storage_conformance::{DriverHarness, Place};
-use storage_core::{Driver as _, DriverConfig, QueueName, QueueStore, RecordStore, Result};
+use storage_core::{BlobStore, Driver as _, DriverConfig, QueueName, QueueStore, RecordStore, Result};
 use storage_nats::NatsDriver;
 
 const VARIABLE: &str = "XTASK_TEST_NATS";
@@ -45,6 +45,11 @@ pub(crate) fn harness() -> DriverHarness<NatsDriver> {
 pub(crate) async fn records(url: &str) -> Result<RecordStore> {
     let backends = NatsDriver.open(&DriverConfig::from_url(url)).await?;
     Ok(RecordStore::new(backends.records.expect("records")))
+}
+
+pub(crate) async fn blobs(url: &str) -> Result<BlobStore> {
+    let backends = NatsDriver.open(&DriverConfig::from_url(url)).await?;
+    Ok(BlobStore::new(backends.blobs.expect("blobs")))
 }
 
 pub(crate) async fn open(url: &str) -> Result<QueueStore> {
