@@ -14,10 +14,8 @@ use crate::names::{self, Lane, Names};
 use crate::open::{ACK_WAIT, Description, LATER_ACK_WAIT, Open};
 use crate::pull;
 use crate::store::{Inner, Part};
-use crate::stream::Held;
+use crate::stream::{Held, SHORTEST_WINDOW};
 
-/// The shortest time for which a server remembers message ids.
-const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 /// How many pulls may wait at a consumer.
 const MAX_WAITING: u32 = 4096;
 /// How many pages a listing has at most.

@@ -48,6 +48,8 @@
 //!   thing for whoever watches it. The bucket's name ends with a mark of the table's life, so that a write to a table that was dropped meets no stream, and never
 //!   the table that came after it, whose revisions begin anew. It costs a stream for each table.
 //! - **The version is in the document.** A revision is a place in the bucket's stream: it guards the next write, but does not start at 1 and grow by one.
+//! - **Conditions in a cluster** are checked by the leader before a message is on its way to the others, so that two at once may both pass (always before 2.9.21; later when
+//!   the leader changes). Each write over a revision therefore has the revision as its message id, which is looked for as it is stored: one of the two is a duplicate.
 //! - **Atomic within a record.** JetStream 2.9 has no way to store several messages or none. A mark of one message for a whole batch, which readers would have to look for, would
 //!   cost each read a second one, and other clients would see half of it.
 //! - **A query walks through the bucket**, by a consumer in the server's memory that is gone afterwards: the server keeps no order and no index, but finds a partition by its

@@ -1,4 +1,4 @@
-//! A store: one connection, the queues on it that were used, and the leases that were received through it.
+//! A store: one connection, which queues, tables and blobs share; the queues on it that were used, and the leases that were received through it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ use crate::{NatsBlobs, NatsQueue, NatsRecords, error};
 /// How many queues are remembered. They are found again by one question.
 const REMEMBERED: usize = 4096;
 
-/// Queues on one NATS, by one connection. Cheap to clone.
+/// Queues, tables and blobs on one NATS, by one connection. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct NatsStore {
     inner: Arc<Inner>,

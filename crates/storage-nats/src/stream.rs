@@ -23,6 +23,10 @@ const BATCH: usize = 1_000;
 const BATCH_BYTES: usize = 8 << 20;
 /// How long the server keeps the consumer of a walk that was given up.
 const FORGOTTEN: Duration = Duration::from_secs(30);
+/// How long a server of a cluster may take to store a message, elections included.
+const ON_THE_WAY: Duration = Duration::from_secs(60);
+/// The shortest time for which a server remembers message ids.
+pub(crate) const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 /// How many messages a walk looks at beyond four times what was there when it began.
 const MOST_LATE: u64 = 1_000_000;
 /// Says of a message that it stands for nothing: as other clients of key-value buckets write it.
@@ -75,6 +79,7 @@ pub(crate) fn marker() -> PublishMessage {
 
 /// What of a new stream the configuration says.
 pub(crate) fn config(inner: &Inner, name: &str, description: &str, subjects: &[String]) -> Value {
+    let window = if inner.settings.replicas > 1 { ON_THE_WAY } else { SHORTEST_WINDOW };
     json!({
         "name": name,
         "description": description,
@@ -87,6 +92,8 @@ pub(crate) fn config(inner: &Inner, name: &str, description: &str, subjects: &[S
         "max_bytes": -1,
         "max_age": 0,
         "max_consumers": -1,
+        // See `put`: one server has no need of it, several for as long as a message may be on its way.
+        "duplicate_window": u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
         "allow_rollup_hdrs": true,
         // Of several servers, one that lags behind could answer.
         "allow_direct": inner.settings.replicas == 1,
@@ -133,8 +140,17 @@ pub(crate) async fn last(client: &NatsClient, stream: &str, subject: &str) -> Re
 }
 
 /// Stores a message over the one at the place `over` (0: there is none). `None`: another has come first.
+///
+/// In a cluster the leader holds the condition against what is stored when a message comes, not when it is stored: before 2.9.21 two that come at once both find
+/// it true, and later ones may where the leader changes in between. That there is none is decided as it is stored, and so is whether a message id is known. A
+/// place has one message in all the life of a stream, so its number makes the id of the one message that may come after it.
 pub(crate) async fn put(inner: &Inner, subject: String, message: PublishMessage, over: u64) -> Result<Option<u64>, Fault> {
-    match inner.publish(subject, message.expected_last_subject_sequence(over)).await.map_err(Error::of_unanswered_write)? {
+    let mut message = message.expected_last_subject_sequence(over);
+    if over > 0 {
+        message = message.message_id(format!("after:{over}"));
+    }
+    match inner.publish(subject, message).await.map_err(Error::of_unanswered_write)? {
+        Published::Stored(ack) if ack.duplicate => Ok(None),
         Published::Stored(ack) => Ok(Some(ack.sequence)),
         Published::Overtaken => Ok(None),
         Published::NoStream => Err(Fault::NoStream),
@@ -169,6 +185,8 @@ pub(crate) struct Walk {
     /// How many came: the consumer counts them, so that one that is lost is missed.
     came: u64,
     most: u64,
+    /// How many messages there were when it began.
+    there: u64,
     ended: bool,
 }
 
@@ -216,12 +234,12 @@ impl Walk {
         let most = there.saturating_mul(4).saturating_add(MOST_LATE);
         let (asked, came, ended) = (0, 0, there == 0);
         let (client, stream) = (client.clone(), stream.to_owned());
-        Ok(Self { client, stream, consumer: consumer.to_owned(), inbox, listener, connects, asked, came, most, ended })
+        Ok(Self { client, stream, consumer: consumer.to_owned(), inbox, listener, connects, asked, came, most, there, ended })
     }
 
-    /// True where there was nothing to see when it began.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ended && self.came == 0
+    /// How many messages there were to see when it began.
+    pub(crate) fn there(&self) -> u64 {
+        self.there
     }
 
     async fn ask(&mut self) -> Result<()> {

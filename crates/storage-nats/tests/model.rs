@@ -38,7 +38,7 @@ fn records_agree_with_the_model() {
 
 #[test]
 fn filters_find_what_the_model_finds() {
-    model::compare_filters_with_memory(&RecordsAlone, 2_000, 1);
+    model::compare_filters_with_memory(&RecordsAlone, 600, 1);
 }
 
 #[test]

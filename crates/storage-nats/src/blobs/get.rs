@@ -1,6 +1,7 @@
 //! Reading: what says of an object, then its chunks.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 use sha2::{Digest as _, Sha256};
+use storage_core::backoff::Backoff;
 use storage_core::{BlobContent, BlobPath, BlobRead, ByteRange, ByteStream, Error, GetOptions, Result};
 
 use super::Bucket;
@@ -20,6 +22,8 @@ use crate::stream::{Look, Walk, last};
 const MAX_TRIES: u32 = 10;
 
 pub(super) async fn get(bucket: &Bucket, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
+    let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(100));
+    let (mut before, mut replaced_once) = (None, false);
     for _ in 0..MAX_TRIES {
         let (info, modified_at) = bucket.describe(path).await?;
         if let Some(expected) = &options.if_match {
@@ -33,11 +37,17 @@ pub(super) async fn get(bucket: &Bucket, path: &BlobPath, options: &GetOptions) 
         if let Some(content) = open(bucket, info, range.clone()).await? {
             return Ok(BlobRead { meta, range, content: BlobContent::Stream(content) });
         }
+        replaced_once |= before.is_some() && before != meta.etag;
+        before = meta.etag;
+        tokio::time::sleep(backoff.next_delay()).await;
     }
-    Err(Error::conflict("others replace the blob all the time: try again later"))
+    Err(match replaced_once {
+        true => Error::conflict("others replace the blob all the time: try again later"),
+        false => Error::corrupt("the blob lacks some of its bytes: they were removed, or not all of them were stored"),
+    })
 }
 
-/// The bytes. `None`: its chunks are gone, for it was replaced meanwhile.
+/// The bytes. `None`: not all of its chunks are there. It was replaced meanwhile, or a server of a cluster that lags behind has not stored them yet.
 async fn open(bucket: &Bucket, info: ObjectInfo, range: Range<u64>) -> Result<Option<ByteStream>> {
     if range.is_empty() {
         return Ok(Some(stream::empty().boxed()));
@@ -54,16 +64,16 @@ async fn open(bucket: &Bucket, info: ObjectInfo, range: Range<u64>) -> Result<Op
         reading.check_end()?;
         return Ok(Some(stream::once(async { Ok(bytes) }).boxed()));
     }
-    let (at, from) = info.start(range.start);
-    let look = Look { filter: &subject, bodies: true, from };
+    let start = info.start(range.start);
+    let look = Look { filter: &subject, bodies: true, from: start.place };
     let walk = match Walk::start(&bucket.inner.client, &bucket.names.stream, &look).await {
         Ok(walk) => walk,
         Err(fault) => return Err(bucket.explain(fault).await),
     };
-    if walk.is_empty() {
+    if walk.there() < info.chunks.saturating_sub(start.chunk) {
         return Ok(None);
     }
-    let reading = Reading::new(&info, range, at);
+    let reading = Reading::new(&info, range, start.offset);
     let pieces = stream::try_unfold((walk, reading), |(mut walk, mut reading)| async move {
         while !reading.is_done() {
             let held = match walk.next().await {

@@ -99,6 +99,17 @@ impl Marks {
     }
 }
 
+/// Where a read begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Start {
+    /// How many chunks are before it.
+    pub(super) chunk: u64,
+    /// The offset of its first byte.
+    pub(super) offset: u64,
+    /// The place of the chunk, where it is noted.
+    pub(super) place: Option<u64>,
+}
+
 /// What is written of a new object.
 pub(super) struct Written {
     pub(super) nuid: String,
@@ -184,14 +195,14 @@ impl ObjectInfo {
         BlobMeta { path, size: self.size, modified_at, etag: Some(self.etag()), attributes: self.attributes() }
     }
 
-    /// Where to begin to read for the byte at `offset`: the offset of a chunk's first byte, and its place.
-    pub(super) fn start(&self, offset: u64) -> (u64, Option<u64>) {
+    /// Where to begin to read for the byte at `offset`.
+    pub(super) fn start(&self, offset: u64) -> Start {
         let size = self.options.as_ref().and_then(|options| options.max_chunk_size);
         let marked = size.zip(self.storage_marks.as_ref()).and_then(|(size, marks)| {
             let (chunk, place) = marks.before(offset.checked_div(size)?)?;
-            Some((chunk * size, Some(place)))
+            Some(Start { chunk, offset: chunk * size, place: Some(place) })
         });
-        marked.unwrap_or((0, None))
+        marked.unwrap_or_default()
     }
 }
 
@@ -264,6 +275,6 @@ mod tests {
         // As another client writes it, who knows nothing of places.
         let foreign = r#"{"name":"x","bucket":"b","nuid":"N","size":3,"chunks":1,"digest":"SHA-256=x","mtime":"0001-01-01T00:00:00Z","headers":{"content-type":["a/b"]}}"#;
         let foreign: ObjectInfo = serde_json::from_str(foreign).unwrap();
-        assert_eq!((foreign.start(2), foreign.attributes().content_type.as_deref()), ((0, None), Some("a/b")));
+        assert_eq!((foreign.start(2), foreign.attributes().content_type.as_deref()), (Start::default(), Some("a/b")));
     }
 }

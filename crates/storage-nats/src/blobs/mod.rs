@@ -18,6 +18,7 @@ use storage_core::{
     ListOptions, PutMode, PutOptions, Result,
 };
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 
 use self::info::{Names, ObjectInfo};
 use crate::error::Fault;
@@ -110,17 +111,25 @@ impl Bucket {
         }
     }
 
-    /// Removes chunks that are nobody's, in the background: nobody has to wait for it, and a call that is given up must not leave them.
-    fn forget_chunks(&self, nuid: String) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    /// Removes chunks that are nobody's. It goes on in the background where the call is given up.
+    async fn remove_chunks(&self, nuid: String) {
+        if let Some(removal) = self.forget_chunks(nuid) {
+            // That a task of ours panicked is no reason to say of a blob that it was not written.
+            drop(removal.await);
+        }
+    }
+
+    /// The same, where nobody can wait for it.
+    fn forget_chunks(&self, nuid: String) -> Option<JoinHandle<()>> {
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
         let bucket = self.clone();
-        runtime.spawn(async move {
+        Some(runtime.spawn(async move {
             let (call, filter) = (format!("STREAM.PURGE.{}", bucket.names.stream), bucket.names.chunks(&nuid));
             let purged = bucket.inner.client.call(&call, &put::purge(&filter)).await;
             if let Err(error) = purged.and_then(|purged| purged.map_err(crate::error::Refusal::into_error)) {
                 tracing::warn!(%error, "the chunks `{filter}` are nobody's, and stay");
             }
-        });
+        }))
     }
 
     /// Removes traces of what was removed.

@@ -49,7 +49,7 @@ pub(super) async fn put(bucket: &Bucket, path: &BlobPath, body: BlobBody, option
     let info = ObjectInfo::new(&bucket.names.bucket, path, written, &options.attributes);
     let replaced = write_info(bucket, path, &info, &options.mode, &mut upload).await?;
     if let Some(old) = replaced.filter(|old| *old != nuid) {
-        bucket.forget_chunks(old);
+        bucket.remove_chunks(old).await;
     }
     Ok(info.meta(path.clone(), Utc::now()))
 }
@@ -71,7 +71,7 @@ pub(super) async fn delete(bucket: &Bucket, path: &BlobPath, if_match: Option<&E
         let message = message(&info.deleted())?;
         match stream::put(&bucket.inner, bucket.names.info(path), message, over).await {
             Ok(Some(_)) => {
-                bucket.forget_chunks(info.nuid);
+                bucket.remove_chunks(info.nuid).await;
                 return Ok(true);
             }
             Ok(None) => tokio::time::sleep(backoff.next_delay()).await,
@@ -233,7 +233,7 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if !self.kept && self.sent > 0 {
-            self.bucket.forget_chunks(std::mem::take(&mut self.nuid));
+            drop(self.bucket.forget_chunks(std::mem::take(&mut self.nuid)));
         }
     }
 }

@@ -8,8 +8,9 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use storage_core::document::{Document, DocumentRef, SchemaChanges};
 use storage_core::{Clock, Error, ErrorKind, Filter, History, Key, Record, Result, SchemaChange, TableName, TableSchema};
 use uuid::Uuid;
@@ -17,12 +18,14 @@ use uuid::Uuid;
 use super::{keys, read};
 use crate::error::Fault;
 use crate::store::Inner;
-use crate::stream::{self, Held, Look, Walk};
+use crate::stream::{self, Held};
 
 /// How long it is believed what a table is like.
 const BELIEVED: Duration = Duration::from_secs(10);
 /// How many tables are remembered.
 const MOST_TABLES: usize = 1_000;
+/// How many rows are read at once.
+const AT_ONCE: usize = 64;
 /// How often a change of a table begins anew because another came first.
 const MAX_TRIES: u32 = 20;
 /// How many changes one table may go through: every record is read through those that came after it.
@@ -175,7 +178,7 @@ impl Tables {
             Err(Fault::NoStream) => return no_catalogue(inner, &stream).await.map(|()| Vec::new()),
             Err(fault) => return Err(fault.into_error()),
         };
-        let mut tables: Vec<_> = found.into_values().flatten().map(|table| self.remember(table).schema().clone()).collect();
+        let mut tables: Vec<_> = found.into_iter().map(|table| self.remember(table).schema().clone()).collect();
         tables.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(tables)
     }
@@ -329,16 +332,19 @@ async fn row(inner: &Inner, name: &TableName) -> Result<(Option<Table>, u64)> {
     }
 }
 
-/// All rows, by subject.
-async fn rows(inner: &Inner, stream: &str, filter: &str) -> Result<HashMap<String, Option<Table>>, Fault> {
-    let mut found = HashMap::new();
-    let look = Look { filter, bodies: true, from: None };
-    let mut walk = Walk::start(&inner.client, stream, &look).await?;
-    while let Some(held) = walk.next().await? {
-        let table = if held.is_marker() { None } else { Some(Table::read(&held)?) };
-        found.insert(held.subject.to_string(), table);
-    }
-    Ok(found)
+/// All rows: by their names, then one by one, so that the leader of a cluster answers, which knows what was written a moment ago.
+async fn rows(inner: &Inner, stream: &str, filter: &str) -> Result<Vec<Table>, Fault> {
+    let request = json!({"subjects_filter": filter});
+    let info = inner.client.call(&format!("STREAM.INFO.{stream}"), &request).await??;
+    let subjects: Vec<String> =
+        info["state"]["subjects"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    let read = |subject: String| async move {
+        let held = stream::last(&inner.client, stream, &subject).await?;
+        held.filter(|held| !held.is_marker()).map(|held| Table::read(&held).map_err(Fault::from)).transpose()
+    };
+    let rows: Vec<Option<Table>> =
+        futures::stream::iter(subjects.into_iter().map(read)).buffer_unordered(AT_ONCE).try_collect().await?;
+    Ok(rows.into_iter().flatten().collect())
 }
 
 /// Writes a row over the one at a place. `None`: another has come first.
