@@ -377,6 +377,28 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_about_one_record_applies_in_order() {
+        let (a, now, any) = ("a".parse::<TableName>().unwrap(), Utc::now(), Expect::Anything);
+        let batch = Batch::new().put(&a, 1, fields(json!({"n": 1})), Expect::Absent).merge(&a, 1, fields(json!({"m": 2})), any);
+        assert_eq!(batch.one_record().unwrap(), Some((&a, &1.into())));
+        let applied = batch.apply_to(None, now).unwrap();
+        assert_eq!((applied.versions, applied.changed), (vec![Version(1), Version(2)], true));
+        let record = applied.record.unwrap();
+        assert_eq!(record.fields, fields(json!({"n": 1, "m": 2})));
+        let error = batch.clone().check(&a, 1, Expect::Absent).apply_to(None, now).unwrap_err();
+        assert_eq!((error.kind(), error.failed_write()), (crate::ErrorKind::AlreadyExists, Some(2)));
+        let gone = Batch::new().delete(&a, 1, any).apply_to(Some(record.clone()), now).unwrap();
+        assert_eq!((gone.versions, gone.changed, gone.record), (vec![Version(2)], true, None));
+        let checked = Batch::new().check(&a, 1, Expect::Present).apply_to(Some(record.clone()), now).unwrap();
+        assert_eq!((checked.changed, checked.record), (false, Some(record)));
+        assert_eq!(Batch::new().one_record().unwrap(), None);
+        let queue = "q".parse().unwrap();
+        for several in [batch.clone().delete(&a, 2, any), batch.enqueue(&queue, NewMessage::new("x"))] {
+            assert_eq!(several.one_record().unwrap_err().kind(), crate::ErrorKind::Unsupported);
+        }
+    }
+
+    #[test]
     fn writes_apply_as_documented() {
         let now = Utc::now();
         let table: TableName = "t".parse().unwrap();
