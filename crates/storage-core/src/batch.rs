@@ -184,6 +184,17 @@ impl Applied {
     }
 }
 
+/// What a batch about one record does to it: see [`Batch::apply_to`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppliedBatch {
+    /// What [`commit`](crate::RecordBackend::commit) answers.
+    pub versions: Vec<Version>,
+    /// False: there is nothing to be written.
+    pub changed: bool,
+    /// What is there afterwards.
+    pub record: Option<Record>,
+}
+
 /// How far an atomic batch reaches. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -293,6 +304,38 @@ impl Batch {
         })
     }
 
+    /// The one record that all writes are about, for backends that are atomic within a record. `None`: there are no writes.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where they are about several, or send messages.
+    pub fn one_record(&self) -> Result<Option<(&TableName, &Key)>> {
+        let mut targets = self.writes.iter().map(Write::target);
+        let Some(first) = targets.next() else { return Ok(None) };
+        match first {
+            Some(target) if targets.all(|other| other == first) => Ok(Some(target)),
+            _ => Err(Error::unsupported("a batch on this backend holds writes of one record alone, and no messages")),
+        }
+    }
+
+    /// What the writes, all about one record, make of it.
+    ///
+    /// # Errors
+    /// What [`Write::apply`] says of the first that can't be done, with its index.
+    pub fn apply_to(&self, mut record: Option<Record>, now: DateTime<Utc>) -> Result<AppliedBatch> {
+        let (mut versions, mut changed) = (Vec::with_capacity(self.len()), false);
+        for (index, write) in self.writes.iter().enumerate() {
+            let applied = write.apply(record.as_ref(), now).map_err(|error| error.with_failed_write(index))?;
+            versions.push(applied.version());
+            match applied {
+                Applied::Put(after) => record = Some(after),
+                Applied::Deleted(_) => record = None,
+                Applied::Unchanged(_) => continue,
+            }
+            changed = true;
+        }
+        Ok(AppliedBatch { versions, changed, record })
+    }
+
     /// True where a message is sent.
     #[must_use]
     pub fn enqueues(&self) -> bool {
@@ -331,6 +374,28 @@ mod tests {
         assert_eq!(reach(Batch::new().delete(&a, 1, any).delete(&b, 1, any)), Atomicity::Store);
         let queue = "q".parse().unwrap();
         assert_eq!(reach(Batch::new().enqueue(&queue, NewMessage::new("x")).delete(&a, 1, any)), Atomicity::Store);
+    }
+
+    #[test]
+    fn a_batch_about_one_record_applies_in_order() {
+        let (a, now, any) = ("a".parse::<TableName>().unwrap(), Utc::now(), Expect::Anything);
+        let batch = Batch::new().put(&a, 1, fields(json!({"n": 1})), Expect::Absent).merge(&a, 1, fields(json!({"m": 2})), any);
+        assert_eq!(batch.one_record().unwrap(), Some((&a, &1.into())));
+        let applied = batch.apply_to(None, now).unwrap();
+        assert_eq!((applied.versions, applied.changed), (vec![Version(1), Version(2)], true));
+        let record = applied.record.unwrap();
+        assert_eq!(record.fields, fields(json!({"n": 1, "m": 2})));
+        let error = batch.clone().check(&a, 1, Expect::Absent).apply_to(None, now).unwrap_err();
+        assert_eq!((error.kind(), error.failed_write()), (crate::ErrorKind::AlreadyExists, Some(2)));
+        let gone = Batch::new().delete(&a, 1, any).apply_to(Some(record.clone()), now).unwrap();
+        assert_eq!((gone.versions, gone.changed, gone.record), (vec![Version(2)], true, None));
+        let checked = Batch::new().check(&a, 1, Expect::Present).apply_to(Some(record.clone()), now).unwrap();
+        assert_eq!((checked.changed, checked.record), (false, Some(record)));
+        assert_eq!(Batch::new().one_record().unwrap(), None);
+        let queue = "q".parse().unwrap();
+        for several in [batch.clone().delete(&a, 2, any), batch.enqueue(&queue, NewMessage::new("x"))] {
+            assert_eq!(several.one_record().unwrap_err().kind(), crate::ErrorKind::Unsupported);
+        }
     }
 
     #[test]

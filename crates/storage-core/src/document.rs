@@ -84,6 +84,12 @@ pub struct Document {
 }
 
 impl Document {
+    /// True where it was written after changes that are not among these: who knows the table by them knows too little to read it.
+    #[must_use]
+    pub fn is_newer_than(&self, changes: &SchemaChanges) -> bool {
+        self.generation > changes.generation
+    }
+
     /// The record, with the changes that came since it was written.
     #[must_use]
     pub fn into_record(mut self, changes: &SchemaChanges) -> Record {

@@ -49,7 +49,7 @@ mod transfer;
 pub mod value;
 
 pub use backend::{BlobBackend, QueueBackend, RecordBackend};
-pub use batch::{Applied, Atomicity, Batch, Expect, MAX_BATCH, Write, merge};
+pub use batch::{Applied, AppliedBatch, Atomicity, Batch, Expect, MAX_BATCH, Write, merge};
 pub use blob::{
     BlobAttributes, BlobBody, BlobContent, BlobEntry, BlobMeta, BlobPath, BlobRead, ByteRange, ByteStream, ETag, GetOptions,
     ListOptions, PutMode, PutOptions, SignedAccess,

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use storage_core::{Count, Error, ErrorKind, QueueName, QueueSpec, QueueStats, Result};
 
@@ -15,10 +13,9 @@ use crate::error::{Refusal, code};
 use crate::names::{self, Lane, Names};
 use crate::open::{ACK_WAIT, Description, LATER_ACK_WAIT, Open};
 use crate::pull;
-use crate::store::Inner;
+use crate::store::{Inner, Part};
+use crate::stream::{Held, SHORTEST_WINDOW};
 
-/// The shortest time for which a server remembers message ids.
-const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 /// How many pulls may wait at a consumer.
 const MAX_WAITING: u32 = 4096;
 /// How many pages a listing has at most.
@@ -118,7 +115,7 @@ pub(crate) async fn create_consumers(client: &NatsClient, names: &Names) -> Resu
 /// # Errors
 /// [`NotFound`](storage_core::ErrorKind::NotFound).
 pub(crate) async fn open(inner: &Inner, queue: &QueueName) -> Result<Arc<Open>> {
-    inner.check_open()?;
+    inner.check_open(Part::Queue)?;
     match inner.remembered(queue) {
         Some(open) => Ok(open),
         None => find(inner, queue).await,
@@ -274,14 +271,6 @@ pub(crate) async fn get(inner: &Inner, names: &Names, which: &Value) -> Result<O
         Err(refusal) if refusal.code == code::NO_MESSAGE => return Ok(None),
         Err(refusal) => return Err(refusal.into_error()),
     };
-    let message = &answer["message"];
-    let bytes = |name: &str| STANDARD.decode(message[name].as_str().unwrap_or_default());
-    let broken = |_| Error::corrupt("the server's answer is not base64");
-    let (headers, body) = (bytes("hdrs").map_err(broken)?, bytes("data").map_err(broken)?);
-    let stored = message["time"].as_str().and_then(|time| chrono::DateTime::parse_from_rfc3339(time).ok());
-    let (Some(sequence), Some(stored)) = (message["seq"].as_u64(), stored) else {
-        return Err(Error::corrupt("the server's answer has no place and time"));
-    };
-    let micros = chrono::DateTime::from_timestamp_micros(stored.timestamp_micros()).unwrap_or_default();
-    Ok(Some(codec::decode(Some(&codec::read_headers(&headers)), body.into(), sequence, micros)))
+    let held = Held::read(&answer)?;
+    Ok(Some(codec::decode(Some(&held.headers), held.body, held.sequence, held.stored)))
 }

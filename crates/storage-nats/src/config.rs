@@ -7,24 +7,30 @@ use async_nats::{ConnectOptions, ServerAddr};
 use async_trait::async_trait;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
-use storage_core::{Backends, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces, url_scheme};
+use storage_core::{Backends, Clock, Driver, DriverConfig, Error, OptionSpec, Result, Secret, Surfaces, url_scheme};
 
 use crate::NatsStore;
 
 /// How long an operation may take, where the configuration does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Opens queues on NATS: `nats://host:4222`, or `tls://host:4222`.
+/// Opens queues, records and blobs on NATS: `nats://host:4222`, or `tls://host:4222`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NatsDriver;
 
 const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "prefix",
-        help: "What the names of our streams and subjects begin with: letters, digits and `_`, 1 to 32. Default: storage.",
+        help: "What the names of our streams, subjects and buckets begin with, and what the object store of our blobs is called: letters, digits and `_`, 1 to 32. Default: storage.",
     },
-    OptionSpec { name: "replicas", help: "How many servers of a cluster keep each new queue, 1 to 5. Default: 1." },
-    OptionSpec { name: "storage", help: "Where the server keeps new queues: `file` or `memory`. Default: file." },
+    OptionSpec {
+        name: "replicas",
+        help: "How many servers of a cluster keep each new queue, each new table, and our blobs, 1 to 5. Default: 1.",
+    },
+    OptionSpec {
+        name: "storage",
+        help: "Where the server keeps new queues, new tables, and our blobs: `file` or `memory`. Default: file.",
+    },
     OptionSpec {
         name: "max_bytes",
         help: "How many bytes a new queue may hold, dead letters included; more are refused as throttled. Default: what the account may have.",
@@ -59,7 +65,7 @@ struct Options {
     domain: Option<String>,
 }
 
-/// Where the server keeps messages.
+/// Where the server keeps what it is given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kept {
@@ -91,6 +97,8 @@ pub(crate) struct Settings {
     pub(crate) kept: Kept,
     pub(crate) max_bytes: Option<u64>,
     pub(crate) max_messages: Option<u64>,
+    pub(crate) clock: Clock,
+    pub(crate) auto_create: bool,
     login: Login,
     tls: bool,
     tls_ca: Option<PathBuf>,
@@ -145,6 +153,8 @@ impl Settings {
             kept: options.storage,
             max_bytes: options.max_bytes,
             max_messages: options.max_messages,
+            clock: config.clock.clone(),
+            auto_create: config.auto_create,
             tls: scheme == "tls",
             tls_ca: options.tls_ca.clone(),
             login: login(&options, user_info)?,
@@ -228,7 +238,7 @@ impl Driver for NatsDriver {
     }
 
     fn surfaces(&self) -> Surfaces {
-        Surfaces { queue: true, ..Surfaces::default() }
+        Surfaces { records: true, queue: true, blobs: true }
     }
 
     fn options(&self) -> &'static [OptionSpec] {

@@ -17,6 +17,8 @@ pub(crate) mod code {
     pub(crate) const NOT_ENABLED_FOR_ACCOUNT: u64 = 10_039;
     pub(crate) const STORAGE_RESOURCES: u64 = 10_047;
     pub(crate) const MESSAGE_TOO_LARGE: u64 = 10_054;
+    pub(crate) const SEQUENCE_NOT_FOUND: u64 = 10_043;
+    pub(crate) const DELETE_FAILED: u64 = 10_057;
     pub(crate) const STREAM_EXISTS: u64 = 10_058;
     pub(crate) const STREAM_NOT_FOUND: u64 = 10_059;
     pub(crate) const SUBJECTS_OVERLAP: u64 = 10_065;
@@ -24,6 +26,39 @@ pub(crate) mod code {
     pub(crate) const NOT_ENABLED: u64 = 10_076;
     pub(crate) const STORE_FAILED: u64 = 10_077;
     pub(crate) const HEADERS_TOO_LARGE: u64 = 10_097;
+}
+
+/// Why a look into a stream, or a write to one, came to nothing.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// There is no such stream.
+    NoStream,
+    /// What is there was written by somebody who knows more of the table than we do.
+    Outdated,
+    Error(Error),
+}
+
+impl Fault {
+    /// What is said of it where nothing closer is known.
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self::NoStream => no_responders(),
+            Self::Outdated => Error::conflict("a table was changed meanwhile: try again"),
+            Self::Error(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        if refusal.is_missing_stream() { Self::NoStream } else { Self::Error(refusal.into_error()) }
+    }
 }
 
 /// JetStream's refusal of a call.
@@ -45,6 +80,13 @@ impl Refusal {
 
     pub(crate) fn is_missing_stream(&self) -> bool {
         self.code == code::STREAM_NOT_FOUND
+    }
+
+    /// Of what is to be removed: gone, or never there.
+    pub(crate) fn is_missing_message(&self) -> bool {
+        self.code == code::NO_MESSAGE
+            || (self.code == code::DELETE_FAILED && self.description.contains("no message found"))
+            || self.code == code::SEQUENCE_NOT_FOUND
     }
 
     pub(crate) fn into_error(self) -> Error {
@@ -139,9 +181,9 @@ pub(crate) fn from_publish(error: &PublishError) -> Error {
     match error.kind() {
         PublishErrorKind::StreamNotFound => no_responders(),
         PublishErrorKind::WrongLastMessageId | PublishErrorKind::WrongLastSequence => Error::conflict("it is there already"),
-        PublishErrorKind::TimedOut => Error::timeout("no acknowledgement in time: the message may be in the queue"),
+        PublishErrorKind::TimedOut => Error::timeout("no acknowledgement in time: the message may have been stored"),
         PublishErrorKind::MaxPayloadExceeded => too_large(),
-        PublishErrorKind::BrokenPipe => Error::unavailable("the connection broke: the message may be in the queue"),
+        PublishErrorKind::BrokenPipe => Error::unavailable("the connection broke: the message may have been stored"),
         PublishErrorKind::MaxAckPending => Error::new(ErrorKind::Throttled, "too many messages wait for their acknowledgement"),
         PublishErrorKind::Other => {
             let source = std::error::Error::source(error);
@@ -150,7 +192,7 @@ pub(crate) fn from_publish(error: &PublishError) -> Error {
                     let status = u64::try_from(refusal.code()).unwrap_or_default();
                     from_code(refusal.error_code().0, status, &refusal.to_string())
                 }
-                None => Error::unavailable("the connection was closed or broke: the message may be in the queue"),
+                None => Error::unavailable("the connection was closed or broke: the message may have been stored"),
             }
         }
     }

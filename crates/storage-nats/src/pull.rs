@@ -15,6 +15,7 @@ use storage_core::{Error, ErrorKind, Result};
 use tokio::sync::watch;
 
 use crate::client::NatsClient;
+use crate::stream::Marks;
 
 /// How long a server may be silent in the middle of an answer, or before one that should come at once.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -36,18 +37,13 @@ pub(crate) struct Raw {
 impl Raw {
     fn read(message: Message) -> Option<Self> {
         let reply = message.reply?;
-        // The older form has no domain and no account: $JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.CONSUMER_SEQUENCE.TIME.PENDING
-        let dots = reply.as_str().bytes().filter(|byte| *byte == b'.').count();
-        let mut tokens = reply.as_str().split('.').skip(if dots >= 10 { 6 } else { 4 });
-        let mut number = || tokens.next().and_then(|token| token.parse::<u64>().ok());
-        let (deliveries, sequence, _, nanos) = (number()?, number()?, number()?, number()?);
-        let stored = DateTime::from_timestamp_micros(i64::try_from(nanos / 1000).ok()?)?;
+        let marks = Marks::read(&reply)?;
         Some(Self {
             headers: message.headers,
             body: message.payload,
-            sequence,
-            deliveries: u32::try_from(deliveries).unwrap_or(u32::MAX),
-            stored,
+            sequence: marks.sequence,
+            deliveries: u32::try_from(marks.deliveries).unwrap_or(u32::MAX),
+            stored: marks.stored,
             reply,
         })
     }

@@ -5,19 +5,18 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use storage_core::{
     BackendInfo, Delivery, Error, ErrorKind, MessageUpdate, NewMessage, QueueBackend, QueueCapabilities, QueueName, QueueSpec,
     QueueStats, Receipt, Receive, Result, Sent,
 };
 
 use crate::codec::RESERVE;
-use crate::error::Refusal;
 use crate::leases::{Claim, Lease};
 use crate::names::Lane;
 use crate::open::{ACK_WAIT, Open};
 use crate::settle::{self, Word};
-use crate::store::Inner;
+use crate::store::{Inner, Part};
 use crate::{admin, moves, receive, send};
 
 /// How many messages are looked up at once.
@@ -179,22 +178,22 @@ impl QueueBackend for NatsQueue {
     }
 
     async fn create_queue(&self, queue: &QueueName, spec: &QueueSpec) -> Result<bool> {
-        self.inner.check_open()?;
+        self.inner.check_open(Part::Queue)?;
         admin::create(&self.inner, queue, spec).await
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<bool> {
-        self.inner.check_open()?;
+        self.inner.check_open(Part::Queue)?;
         admin::delete(&self.inner, queue).await
     }
 
     async fn queues(&self) -> Result<Vec<QueueName>> {
-        self.inner.check_open()?;
+        self.inner.check_open(Part::Queue)?;
         admin::list(&self.inner).await
     }
 
     async fn queue_spec(&self, queue: &QueueName) -> Result<QueueSpec> {
-        self.inner.check_open()?;
+        self.inner.check_open(Part::Queue)?;
         match queue.dead_letter_of() {
             Some(source) => {
                 let spec = admin::find(&self.inner, &source).await.map_err(|error| missing(error, queue))?.spec;
@@ -318,12 +317,11 @@ impl QueueBackend for NatsQueue {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.inner.check_open()?;
-        self.inner.client.call("INFO", &Value::Null).await?.map(drop).map_err(Refusal::into_error)
+        self.inner.ping(Part::Queue).await
     }
 
     async fn close(&self) -> Result<()> {
-        self.inner.close().await;
+        self.inner.close(Part::Queue).await;
         Ok(())
     }
 }

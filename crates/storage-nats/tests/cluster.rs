@@ -1,4 +1,4 @@
-//! A cluster of three, and queues that all three keep: any of them may die in the middle of the work.
+//! A cluster of three, and queues, records and blobs that all three keep: any of them may die in the middle of the work.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{Server, open, q};
+use serde_json::json;
 use storage_core::{
-    Consumer, ConsumerOptions, DriverConfig, ErrorKind, Message, NewMessage, Outcome, QueueSpec, QueueStore, Receive,
+    Batch, BlobPath, BlobStore, Consumer, ConsumerOptions, DriverConfig, ErrorKind, Expect, GetOptions, Message, NewMessage,
+    Outcome, PutMode, PutOptions, QueueSpec, QueueStore, Receive, RecordStore, TableName, TableSchema, Version, fields,
 };
 
 /// Longer than any of them takes to choose another leader.
@@ -151,5 +153,77 @@ async fn without_a_majority_calls_fail_for_now() {
     while let Err(error) = store.delete(&q(), &taken.receipt).await {
         assert!(error.is_retryable() && started.elapsed() < PATIENCE, "{error}");
         tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Conditions of writes hold whichever server is asked: of many who count one record up, and one blob, none undoes what another did.
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_hold_in_a_cluster() {
+    const WRITERS: usize = 8;
+    const COUNT: usize = 40;
+    let Some(servers) = cluster().await else { return };
+    created(&url(&servers)).await;
+    // Each writer by a server of its own, so that two may be at different ones at the same moment.
+    let by = |n: usize| format!("{}?replicas=3", servers[n % servers.len()].address());
+    let store = common::records(&by(0)).await.unwrap();
+    let name: TableName = "counts".parse().unwrap();
+    store.create_table(&TableSchema::builder("counts").keep_undeclared().build().unwrap()).await.unwrap();
+    common::blobs(&by(0)).await.unwrap().put(&path(), "0").await.unwrap();
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let (records, blobs) = (common::records(&by(writer)).await.unwrap(), common::blobs(&by(writer)).await.unwrap());
+        let name = name.clone();
+        writers.spawn(async move {
+            for _ in 0..COUNT {
+                count_record(&records, &name).await;
+                count_blob(&blobs).await;
+            }
+        });
+    }
+    while let Some(ended) = writers.join_next().await {
+        ended.unwrap();
+    }
+    let found = store.get(&name, "n").await.unwrap().unwrap();
+    assert_eq!((found.fields["n"].as_u64(), found.version), (Some((WRITERS * COUNT) as u64), Version((WRITERS * COUNT) as u64)));
+    let blob = common::blobs(&by(1)).await.unwrap().get_text(&path()).await.unwrap();
+    assert_eq!(blob, (WRITERS * COUNT).to_string());
+}
+
+fn path() -> BlobPath {
+    BlobPath::new("n").unwrap()
+}
+
+/// Counts up; where another came first, once more.
+async fn count_record(store: &RecordStore, table: &TableName) {
+    loop {
+        let found = store.get(table, "n").await.unwrap();
+        let n = found.as_ref().map_or(0, |record| record.fields["n"].as_u64().unwrap());
+        let expect = Expect::Version(found.map_or(Version::NONE, |record| record.version));
+        match store.commit(Batch::new().put(table, "n", fields(json!({"n": n + 1})), expect)).await {
+            Ok(_) => return,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
+        }
+    }
+}
+
+async fn count_blob(store: &BlobStore) {
+    loop {
+        let etag = store.head(&path()).await.unwrap().etag;
+        let read = match store.get_with(&path(), &GetOptions::default().if_match(etag.clone())).await {
+            Ok(read) => read.bytes().await,
+            Err(error) => Err(error),
+        };
+        let n: usize = match read {
+            Ok(bytes) => std::str::from_utf8(&bytes).unwrap().parse().unwrap(),
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable), "{error}");
+                continue;
+            }
+        };
+        let options = PutOptions::default().mode(PutMode::Update(etag.unwrap()));
+        match store.put_with(&path(), (n + 1).to_string(), &options).await {
+            Ok(_) => return,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
+        }
     }
 }

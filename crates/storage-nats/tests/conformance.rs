@@ -1,17 +1,13 @@
-//! The queue suite against a real server.
+//! The suites against a real server.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
 
-use storage_conformance::{DriverHarness, Place};
-use storage_nats::NatsDriver;
+use common::harness;
 
-fn harness() -> DriverHarness<NatsDriver> {
-    let address = common::address();
-    let unavailable = address.as_ref().err().cloned();
-    let address = address.unwrap_or_default();
-    let place = move || Ok(Place::url(&common::fresh(&address)));
-    // Nothing listens on port 1.
-    DriverHarness::new(NatsDriver, place).broken(|| Ok(Place::url("nats://127.0.0.1:1"))).unavailable(unavailable)
-}
-
+// Records take the time from the configuration, queues from the server.
+storage_conformance::test_records!(harness().manual_clock());
+storage_conformance::test_transactions!(harness().manual_clock());
 storage_conformance::test_queues!(harness());
+storage_conformance::test_blobs!(harness());

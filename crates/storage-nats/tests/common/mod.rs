@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use storage_core::{Driver as _, DriverConfig, QueueName, QueueStore, Result};
+use storage_conformance::{DriverHarness, Place};
+use storage_core::{BlobStore, Driver as _, DriverConfig, QueueName, QueueStore, RecordStore, Result};
 use storage_nats::NatsDriver;
 
 const VARIABLE: &str = "XTASK_TEST_NATS";
@@ -29,6 +30,26 @@ pub(crate) fn or_skip() -> Option<String> {
 pub(crate) fn fresh(address: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("{address}?prefix=t{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A fresh place on the server for each case.
+pub(crate) fn harness() -> DriverHarness<NatsDriver> {
+    let address = address();
+    let unavailable = address.as_ref().err().cloned();
+    let address = address.unwrap_or_default();
+    let place = move || Ok(Place::url(&fresh(&address)));
+    // Nothing listens on port 1.
+    DriverHarness::new(NatsDriver, place).broken(|| Ok(Place::url("nats://127.0.0.1:1"))).unavailable(unavailable)
+}
+
+pub(crate) async fn records(url: &str) -> Result<RecordStore> {
+    let backends = NatsDriver.open(&DriverConfig::from_url(url)).await?;
+    Ok(RecordStore::new(backends.records.expect("records")))
+}
+
+pub(crate) async fn blobs(url: &str) -> Result<BlobStore> {
+    let backends = NatsDriver.open(&DriverConfig::from_url(url)).await?;
+    Ok(BlobStore::new(backends.blobs.expect("blobs")))
 }
 
 pub(crate) async fn open(url: &str) -> Result<QueueStore> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storage_core::backoff::Backoff;
-use storage_core::{Applied, Batch, Clock, Error, Key, Record, Result, TableName, Version, Write};
+use storage_core::{AppliedBatch, Batch, Clock, Error, Key, Result, TableName, Version};
 use uuid::Uuid;
 
 use super::admin;
@@ -16,7 +16,7 @@ const MAX_TRIES: u32 = 200;
 
 /// All writes of `batch`, which are about one record, or none.
 pub(super) async fn commit(objects: &Objects, tables: &Tables, clock: &Clock, batch: &Batch) -> Result<Vec<Version>> {
-    let Some((name, key)) = target(batch)? else { return Ok(Vec::new()) };
+    let Some((name, key)) = batch.one_record()? else { return Ok(Vec::new()) };
     let mut commit = Commit { objects, tables, clock, batch, name, key, mark: Uuid::new_v4(), sent: None };
     let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(100));
     for _ in 0..MAX_TRIES {
@@ -28,16 +28,6 @@ pub(super) async fn commit(objects: &Objects, tables: &Tables, clock: &Clock, ba
     Err(Error::conflict(format!(
         "others wrote record `{key}` {MAX_TRIES} times while this write waited for its turn: try again later"
     )))
-}
-
-/// The one record that all writes are about.
-fn target(batch: &Batch) -> Result<Option<(&TableName, &Key)>> {
-    let mut writes = batch.writes.iter().map(Write::target);
-    let Some(first) = writes.next() else { return Ok(None) };
-    match first {
-        Some(target) if writes.all(|other| other == first) => Ok(Some(target)),
-        _ => Err(Error::unsupported("a batch on this backend holds writes of one record alone, and no messages")),
-    }
 }
 
 struct Commit<'a> {
@@ -64,7 +54,7 @@ impl Commit<'_> {
             // A layer below repeated a put whose answer was lost, and took our own object for another's.
             return Ok(Some(versions));
         }
-        let Outcome { versions, changed, record } = self.decide(current)?;
+        let AppliedBatch { versions, changed, record } = self.batch.apply_to(current, self.clock.now())?;
         let done = match (record, found) {
             _ if !changed => true,
             (Some(record), found) => {
@@ -99,27 +89,4 @@ impl Commit<'_> {
         let now = table.path(self.key);
         Ok((table, if now == path { found? } else { self.objects.get(&now).await? }))
     }
-
-    /// What the writes make of the record that is there.
-    fn decide(&self, mut record: Option<Record>) -> Result<Outcome> {
-        let now = self.clock.now();
-        let (mut versions, mut changed) = (Vec::with_capacity(self.batch.len()), false);
-        for (index, write) in self.batch.writes.iter().enumerate() {
-            let applied = write.apply(record.as_ref(), now).map_err(|error| error.with_failed_write(index))?;
-            versions.push(applied.version());
-            match applied {
-                Applied::Put(after) => record = Some(after),
-                Applied::Deleted(_) => record = None,
-                Applied::Unchanged(_) => continue,
-            }
-            changed = true;
-        }
-        Ok(Outcome { versions, changed, record })
-    }
-}
-
-struct Outcome {
-    versions: Vec<Version>,
-    changed: bool,
-    record: Option<Record>,
 }
