@@ -1,13 +1,15 @@
 //! The quick way of works that only add: written and committed in one trip, on the guess that the records are not there, and that tables and queues are as
-//! they were last. The transaction itself holds the guess against what is there: a key that is taken, or a guard that divides by zero, undoes it all,
+//! they were last (many rows of one table take two more). The transaction itself holds the guess against what is there: a key that is taken, or a guard that divides by zero, undoes it all,
 //! and the works go the way of all others, which finds out what each of them comes to.
 
 use storage_core::Error;
-use storage_sql::server::{Luck, Trouble, Work, Written, answer, apply, in_bulk, news, only_adds, only_queue};
+use storage_sql::Dialect;
+use storage_sql::row::values;
+use storage_sql::server::{Kind, Luck, Trouble, Work, Written, answer, apply, in_bulk, news, only_adds, only_queue};
 
 use crate::bind::Param;
 use crate::catalog::Catalog;
-use crate::changes::{self, Failure, Lines, Outcome};
+use crate::changes::{self, Failure, Line, Lines, Outcome};
 use crate::connection::Connection;
 use crate::error::{explain, is_collision, is_goodbye};
 use crate::messages;
@@ -20,6 +22,9 @@ const SAME_TABLES: &str = "SELECT 1 / coalesce((SELECT (value = $1)::integer FRO
 /// Fails unless the queues $1 are there. Behind the messages, which keep them there.
 const SAME_QUEUES: &str =
     "SELECT 1 / (SELECT (count(*) = cardinality($1::bigint[]))::integer FROM _storage_queues WHERE id = ANY ($1))";
+
+/// From how many rows on they are copied in, in trips of their own.
+const MANY: usize = 100;
 
 /// Does the works, if they only add and all goes well. `None`: nothing was done.
 pub(crate) async fn try_to(shared: &Shared, connection: &Connection, tables: &Catalog, works: &[&Work]) -> Option<Written> {
@@ -39,13 +44,23 @@ pub(crate) async fn try_to(shared: &Shared, connection: &Connection, tables: &Ca
     if outcomes.iter().any(|outcome| outcome.failed.is_some()) || plan.tables.is_empty() && plan.messages == 0 {
         return None;
     }
-    let lines = Lines(in_bulk(&outcomes, &ground));
+    let (many, few) = split(in_bulk(&outcomes, &ground));
     let queues: Vec<i64> = ground.queues.values().map(|queue| queue.id).collect();
     // One statement is a transaction by itself. It sends all, or, where there is no such queue any more, none.
     let alone = only_queue(works, ground.queues.values().copied()).is_some();
     let mut messages_at = None;
     let sent = async {
-        let mut steps = changes::rows(connection, &shared.found.schema, &lines, &outcomes).await?;
+        let mut steps = changes::locks(connection, &shared.found.schema, &few).await?;
+        let mut begin = if alone { "" } else { "BEGIN" };
+        if !many.0.is_empty() {
+            steps.extend(changes::locks(connection, &shared.found.schema, &many).await?);
+            connection.pipeline(begin, std::mem::take(&mut steps), "").await.map_err(|(_, error)| error)?;
+            begin = "";
+            for line in &many.0 {
+                copy(connection, line).await?;
+            }
+        }
+        steps.extend(changes::rows(connection, &few, &outcomes).await?);
         if let Some(columns) = messages::additions(&outcomes, queues.iter().copied(), now)? {
             messages_at = Some(steps.len());
             steps.push((connection.prepare(&messages::ADD.into()).await?, columns));
@@ -56,12 +71,17 @@ pub(crate) async fn try_to(shared: &Shared, connection: &Connection, tables: &Ca
         if !alone {
             steps.push((connection.prepare(&SAME_TABLES.into()).await?, vec![tables.generation.into()]));
         }
-        let (begin, commit) = if alone { ("", "") } else { ("BEGIN", "COMMIT") };
-        Ok::<_, Failure>(connection.pipeline(begin, steps, commit).await?)
+        Ok::<_, Failure>(connection.pipeline(begin, steps, if alone { "" } else { "COMMIT" }).await?)
     };
     let mut answers = match sent.await {
         Ok(answers) => answers,
-        Err(failure) => return failed(&shared.luck, failure),
+        Err(failure) => {
+            let failed = failed(&shared.luck, failure);
+            if failed.is_none() && !many.0.is_empty() && connection.batch("ROLLBACK").await.is_err() {
+                return Some(Err(Trouble::Again(Error::unavailable("the connection to the server was lost"))));
+            }
+            return failed;
+        }
     };
     let ids = messages_at.and_then(|at| answers.get_mut(at)).map(std::mem::take).unwrap_or_default();
     if let Err(error) = name(&mut outcomes, &ids) {
@@ -71,7 +91,26 @@ pub(crate) async fn try_to(shared: &Shared, connection: &Connection, tables: &Ca
     Some(Ok(outcomes.into_iter().zip(works).map(|(outcome, work)| answer(outcome, work)).collect()))
 }
 
-/// `None`: the server has undone it, and the other way will tell why.
+/// New rows of tables that get many of them, and the rest.
+fn split(lines: Vec<Line<'_>>) -> (Lines<'_>, Lines<'_>) {
+    let (many, few) = lines.into_iter().partition(|line| matches!(&line.kind, Kind::Insert(all) if all.len() >= MANY));
+    (Lines(many), Lines(few))
+}
+
+/// Adds the rows of a line that inserts, at about half of what the statement for it costs the server. Their types are those of the table's own columns.
+async fn copy(connection: &Connection, line: &Line<'_>) -> Result<(), Failure> {
+    let Kind::Insert(records) = &line.kind else { return Ok(()) };
+    let (sql, schema) = (&line.entry.sql, line.entry.schema());
+    let like = connection.prepare(&sql.select_one).await?;
+    let types: Vec<_> = like.columns().iter().map(|column| column.type_().clone()).collect();
+    let mut rows = Vec::with_capacity(records.len());
+    for record in records {
+        rows.push(values(Dialect::Postgres, schema, record)?.into_iter().map(Param::One).collect());
+    }
+    Ok(connection.copy(&sql.copy, &types, rows).await?)
+}
+
+/// `None`: the server has undone it, or the transaction has failed, and the other way will tell why.
 fn failed(luck: &Luck, failure: Failure) -> Option<Written> {
     let (place, error) = match failure {
         Failure::At(place, error) => (place, error),

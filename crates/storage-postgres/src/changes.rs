@@ -42,7 +42,8 @@ pub(crate) async fn write(
     now: DateTime<Utc>,
     end: &'static str,
 ) -> Result<Vec<Vec<Row>>, Failure> {
-    let mut steps = rows(connection, schema, lines, outcomes).await?;
+    let mut steps = locks(connection, schema, lines).await?;
+    steps.extend(rows(connection, lines, outcomes).await?);
     if let Some(columns) = messages::columns(outcomes, now)? {
         steps.push((connection.prepare(&messages::INSERT.into()).await?, columns));
     }
@@ -76,18 +77,23 @@ impl From<storage_core::Error> for Failure {
     }
 }
 
-/// The statements about records.
-pub(crate) async fn rows<'o>(
-    connection: &Connection,
-    schema: &str,
-    lines: &'o Lines<'_>,
-    outcomes: &'o [Outcome<'_>],
-) -> Result<Vec<Step<'o>>, Failure> {
+/// A share of the lock on what is not in a table, for each that gets rows.
+pub(crate) async fn locks<'o>(connection: &Connection, schema: &str, lines: &Lines<'_>) -> Result<Vec<Step<'o>>, Failure> {
     let mut steps = Vec::new();
     for table in lines.inserting() {
         let lock = connection.prepare(&"SELECT pg_advisory_xact_lock_shared($1)".into()).await?;
         steps.push((lock, vec![absence(schema, table).into()]));
     }
+    Ok(steps)
+}
+
+/// The statements about records, and their versions that are kept.
+pub(crate) async fn rows<'o>(
+    connection: &Connection,
+    lines: &'o Lines<'_>,
+    outcomes: &'o [Outcome<'_>],
+) -> Result<Vec<Step<'o>>, Failure> {
+    let mut steps = Vec::new();
     for line in &lines.0 {
         steps.push(step(line, connection).await?);
     }

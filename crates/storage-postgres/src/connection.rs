@@ -12,6 +12,8 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use storage_core::{Error, Result};
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
 use crate::row::Row;
@@ -139,6 +141,19 @@ impl Connection {
     /// Statements without parameters.
     pub(crate) async fn batch(&self, sql: &str) -> PgResult<()> {
         self.wait(self.client.batch_execute(sql)).await
+    }
+
+    /// Copies rows in, by a statement that takes columns of these types.
+    pub(crate) async fn copy(&self, sql: &Arc<str>, types: &[Type], rows: Vec<Vec<Param<'_>>>) -> PgResult<()> {
+        let statement = self.prepare(sql).await?;
+        let copied = async {
+            let mut writer = pin!(BinaryCopyInWriter::new(self.client.copy_in(&statement).await?, types));
+            for row in rows {
+                writer.as_mut().write_raw(row).await?;
+            }
+            writer.finish().await
+        };
+        self.wait(copied).await.map(drop)
     }
 
     async fn ask(&self, statement: &Statement, parameters: Vec<Param<'_>>) -> PgResult<Vec<Row>> {

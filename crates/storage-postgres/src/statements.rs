@@ -16,6 +16,8 @@ pub(crate) struct Statements {
     pub(crate) lock: Arc<str>,
     /// The same, but yields the keys, the version and the expiry alone.
     pub(crate) lock_versions: Arc<str>,
+    /// Adds rows, which are copied in as the protocol has them.
+    pub(crate) copy: Arc<str>,
     /// Columns; adds rows.
     pub(crate) insert: Arc<str>,
     /// Columns; overwrites the rows with these keys.
@@ -52,6 +54,7 @@ impl Statements {
             select: format!("SELECT {all} FROM {name} t WHERE {matching}").into(),
             lock: format!("SELECT {all} FROM {name} t WHERE {matching} ORDER BY {order} FOR UPDATE OF t").into(),
             lock_versions: format!("SELECT {versions} FROM {name} t WHERE {matching} ORDER BY {order} FOR UPDATE OF t").into(),
+            copy: format!("COPY {name} ({all}) FROM STDIN (FORMAT binary)").into(),
             insert: format!("INSERT INTO {name} ({all}) SELECT * FROM unnest({})", arrays(&types)).into(),
             update: format!(
                 "UPDATE {name} t SET {} FROM unnest({}) u ({}) WHERE {same}",
