@@ -9,8 +9,8 @@ use serde_json::json;
 use storage_conformance::load::{self, number, schema, table};
 use storage_conformance::server::refuses;
 use storage_core::{
-    Batch, Column, ColumnType, DriverConfig, ErrorKind, Expect, KeyType, NewMessage, Query, QueueName, QueueSpec, Receive,
-    SchemaChange, TableName, TableSchema, fields,
+    Batch, Column, ColumnType, DriverConfig, ErrorKind, Expect, Key, KeyType, NewMessage, Query, QueueName, QueueSpec, Receive,
+    SchemaChange, TableName, TableSchema, Version, fields,
 };
 use storage_postgres::PostgresDriver;
 
@@ -268,4 +268,53 @@ async fn what_was_known_is_held_against_what_is_there() {
     let error = one.records.insert(&jobs, "e", fields(json!({}))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(one.records.count(&Query::table(jobs.clone()).unwrap()).await.unwrap(), 3, "nothing of what failed is there");
+}
+
+/// From a hundred on, new rows are copied in.
+#[tokio::test]
+async fn many_rows_are_all_there_or_none() {
+    let Some(address) = shared_or_skip() else { return };
+    let url = apart(&address);
+    let (one, other) = (open(&url).await.unwrap(), open(&url).await.unwrap());
+    let schema = TableSchema::builder("rows")
+        .partition("part", KeyType::Text)
+        .key_of("n", KeyType::Integer)
+        .column("text", ColumnType::Text)
+        .column("real", ColumnType::Real)
+        .column("bytes", ColumnType::Bytes)
+        .column("json", ColumnType::Json)
+        .column("at", ColumnType::Timestamp)
+        .keep_undeclared()
+        .build()
+        .unwrap();
+    one.records.create_table(&schema).await.unwrap();
+    let rows: TableName = "rows".parse().unwrap();
+    let values = json!({"text": "a\tb\\", "real": 0.5, "bytes": "AP8=", "json": {"k": [null, "\u{1F600}"]}, "at": "2026-01-02T03:04:05Z", "more": 1});
+    let batch = |from: i64| {
+        (from..from + 150)
+            .fold(Batch::new(), |batch, n| batch.put(&rows, Key::partitioned("p", n), fields(values.clone()), Expect::Absent))
+    };
+    let count = async || one.records.count(&Query::table(rows.clone()).unwrap()).await.unwrap();
+    one.records.commit(batch(0)).await.unwrap();
+    let record = other.records.get(&rows, Key::partitioned("p", 149)).await.unwrap().unwrap();
+    assert_eq!((record.version, &record.fields["json"], &record.fields["more"]), (Version(1), &values["json"], &json!(1)));
+    assert_eq!((&record.fields["text"], &record.fields["bytes"]), (&values["text"], &values["bytes"]));
+
+    let error = one.records.commit(batch(100)).await.unwrap_err();
+    assert_eq!((error.kind(), error.failed_write(), count().await), (ErrorKind::AlreadyExists, Some(0), 150), "{error:?}");
+
+    let level = Column {
+        name: "level".parse().unwrap(),
+        kind: ColumnType::Integer,
+        required: false,
+        unique: false,
+        default: Some(json!(7)),
+    };
+    other.records.alter_table(&rows, &SchemaChange::AddColumn(level)).await.unwrap();
+    for from in (1_000..10_000).step_by(500) {
+        one.records.commit(batch(from)).await.unwrap();
+        let record = one.records.get(&rows, Key::partitioned("p", from)).await.unwrap().unwrap();
+        assert_eq!(record.fields["level"], json!(7));
+    }
+    assert_eq!(count().await, 150 + 18 * 150);
 }
