@@ -30,6 +30,10 @@
 //! `READ COMMITTED` with all records locked that are written *or checked*; who checks that a record is *not* there holds a lock that those who insert share. A deadlock or
 //! a collision is tried again, and is a retryable `Conflict` in the end.
 //!
+//! Works that only add (records that are expected to be absent, messages without dedup ids) take one trip: they are written on the guess that nothing is there and
+//! tables and queues are as they were last, which the transaction itself holds against what is there. Where the guess fails, they go the way above. From a hundred
+//! rows of a table on these are copied in (`COPY`).
+//!
 //! **Reads** are one statement; pages that need several have one snapshot for them. Behind each goes, in the same trip, the question whether the tables were changed by
 //! another process: then it is asked anew. What may be of a while ago is asked of the replica that `read_url` names; where it is gone, or its tables are others,
 //! of the primary.
@@ -44,8 +48,8 @@
 //!
 //! # Why tokio-postgres and not sqlx
 //!
-//! sqlx (0.9) sends a statement and waits for its answer before the next; here a transaction of any size takes two trips. And a future of tokio-postgres may be
-//! dropped at any time: the connection is driven by a task of its own.
+//! sqlx (0.9) sends a statement and waits for its answer before the next; here a transaction of any size takes two trips, and one that only adds takes one. Who
+//! waits for an answer drives the connection himself, so that no other task has to be woken for it.
 //!
 //! # In the database
 //!

@@ -28,13 +28,14 @@ pub(crate) async fn remove<'a>(
     queue: &Queue,
     now: DateTime<Utc>,
 ) -> PgResult<Step<'a>> {
-    // What is left of those given is somebody else's by now.
+    // What is left of those given is somebody else's by now. Nobody looks where all are gone.
     let alive = alive("$3", "$4");
     let delete = format!(
         "WITH given AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) g (id, lease)), \
              gone AS (DELETE FROM _storage_messages m USING given WHERE m.id = given.id AND m.lease = given.lease AND m.lane = $5 AND {alive} \
              RETURNING m.id) \
-             SELECT m.id FROM _storage_messages m WHERE m.id = ANY ($1) AND m.lane IN ($6, $7) AND m.id NOT IN (SELECT id FROM gone)"
+             SELECT m.id FROM _storage_messages m WHERE (SELECT count(*) FROM gone) < cardinality($1) AND m.id = ANY ($1) AND \
+             m.lane IN ($6, $7) AND m.id NOT IN (SELECT id FROM gone)"
     );
     let values = vec![
         Param::integers(deletion.leases().map(|lease| lease.id)),
