@@ -73,8 +73,8 @@ const OPTIONS: &[OptionSpec] = &[
     CONNECT_TIMEOUT,
     option(
         "read_url",
-        "The address of a replica, written as url is, which is asked for what may be of a while ago. User, password and database are the \
-         primary's where it names none; all options but socket hold for both. Default: none, and the primary is asked.",
+        "The address of a replica, written as url is, which is asked for what may be of a while ago. The database is the primary's where it \
+         names none, and so are user and password where it names no other user; all options but socket hold for both. Default: none, and the primary is asked.",
     ),
 ];
 
@@ -237,8 +237,9 @@ fn replica(url: &str, primary: Opts) -> Result<Opts> {
     let there = server(Some(url)).map_err(|e| Error::config(format!("option `read_url`: {}", e.message())))?;
     let builder = OptsBuilder::from_opts(primary.clone()).ip_or_hostname(there.ip_or_hostname()).tcp_port(there.tcp_port());
     let user = there.user().filter(|user| !user.is_empty()).or(primary.user());
-    let (password, database) =
-        (there.pass().or(primary.pass()), there.db_name().filter(|name| !name.is_empty()).or(primary.db_name()));
+    // The password of one user is not for the login of another.
+    let password = there.pass().or(primary.pass().filter(|_| user == primary.user()));
+    let database = there.db_name().filter(|name| !name.is_empty()).or(primary.db_name());
     Ok(builder.user(user).pass(password).db_name(database).into())
 }
 
@@ -302,5 +303,6 @@ mod tests {
         let named = replica("mariadb://ann:secret@a/other");
         assert_eq!((named.server.user(), named.server.pass()), (Some("ann"), Some("secret")));
         assert!(named.info().location.ends_with("mysql://a:3306/other"), "{}", named.info());
+        assert_eq!(replica("mysql://ann@a").server.pass(), None, "not another user's");
     }
 }

@@ -5,7 +5,7 @@
 use storage_core::Error;
 use storage_sql::Dialect;
 use storage_sql::row::values;
-use storage_sql::server::{Kind, Luck, Trouble, Work, Written, answer, apply, in_bulk, news, only_adds, only_queue};
+use storage_sql::server::{Additions, Kind, Luck, Trouble, Work, Written, answer, news};
 
 use crate::bind::Param;
 use crate::catalog::Catalog;
@@ -13,7 +13,6 @@ use crate::changes::{self, Failure, Line, Lines, Outcome};
 use crate::connection::Connection;
 use crate::error::{explain, is_collision, is_goodbye};
 use crate::messages;
-use crate::plan::Plan;
 use crate::row::Row;
 use crate::shared::Shared;
 
@@ -28,26 +27,15 @@ const MANY: usize = 100;
 
 /// Does the works, if they only add and all goes well. `None`: nothing was done.
 pub(crate) async fn try_to(shared: &Shared, connection: &Connection, tables: &Catalog, works: &[&Work]) -> Option<Written> {
-    if !only_adds(tables, works) || !shared.luck.holds() {
-        return None;
-    }
-    let plan = Plan::new(tables, works);
-    let mut ground = plan.nothing();
-    for name in &plan.queues {
-        ground.queues.insert((*name).clone(), shared.queues.get(name)?);
-    }
-    // The server gives them their ids.
-    ground.ids = vec![0; plan.messages];
     let now = shared.time.now();
-    let mut outcomes = apply(tables, works, &mut ground, now);
-    // Why is to be found out under locks.
-    if outcomes.iter().any(|outcome| outcome.failed.is_some()) || plan.tables.is_empty() && plan.messages == 0 {
+    let added = Additions::of(tables, &shared.queues, works, now)?;
+    let (many, few) = split(added.lines()?);
+    if !shared.luck.holds() {
         return None;
     }
-    let (many, few) = split(in_bulk(&outcomes, &ground));
-    let queues: Vec<i64> = ground.queues.values().map(|queue| queue.id).collect();
     // One statement is a transaction by itself. It sends all, or, where there is no such queue any more, none.
-    let alone = only_queue(works, ground.queues.values().copied()).is_some();
+    let alone = added.is_one_sending;
+    let queues = || Param::integers(added.queues.iter().copied());
     let mut messages_at = None;
     let sent = async {
         let mut steps = changes::locks(connection, &shared.found.schema, &few).await?;
@@ -60,12 +48,12 @@ pub(crate) async fn try_to(shared: &Shared, connection: &Connection, tables: &Ca
                 copy(connection, line).await?;
             }
         }
-        steps.extend(changes::rows(connection, &few, &outcomes).await?);
-        if let Some(columns) = messages::additions(&outcomes, queues.iter().copied(), now)? {
+        steps.extend(changes::rows(connection, &few, &added.outcomes).await?);
+        if let Some(columns) = messages::additions(&added.outcomes, queues(), now)? {
             messages_at = Some(steps.len());
             steps.push((connection.prepare(&messages::ADD.into()).await?, columns));
             if !alone {
-                steps.push((connection.prepare(&SAME_QUEUES.into()).await?, vec![Param::integers(queues)]));
+                steps.push((connection.prepare(&SAME_QUEUES.into()).await?, vec![queues()]));
             }
         }
         if !alone {
@@ -84,6 +72,7 @@ pub(crate) async fn try_to(shared: &Shared, connection: &Connection, tables: &Ca
         }
     };
     let ids = messages_at.and_then(|at| answers.get_mut(at)).map(std::mem::take).unwrap_or_default();
+    let mut outcomes = added.outcomes;
     if let Err(error) = name(&mut outcomes, &ids) {
         return if alone && ids.is_empty() { None } else { Some(Err(Trouble::Failed(error))) };
     }

@@ -71,8 +71,8 @@ const OPTIONS: &[OptionSpec] = &[
     CONNECT_TIMEOUT,
     option(
         "read_url",
-        "The address of a replica, written as url is, which is asked for what may be of a while ago. User, password and database are the \
-         primary's where it names none; all options hold for both. Default: none, and the primary is asked.",
+        "The address of a replica, written as url is, which is asked for what may be of a while ago. The database is the primary's where it \
+         names none, and so are user and password where it names no other user; all options hold for both. Default: none, and the primary is asked.",
     ),
     option(
         "synchronous_commit",
@@ -269,7 +269,10 @@ fn replica(url: &str, primary: &tokio_postgres::Config) -> Result<tokio_postgres
     if let (None, Some(user)) = (server.get_user(), primary.get_user()) {
         server.user(user);
     }
-    if let (None, Some(password)) = (server.get_password(), primary.get_password()) {
+    // The password of one user is not for the login of another.
+    if server.get_user() == primary.get_user()
+        && let (None, Some(password)) = (server.get_password(), primary.get_password())
+    {
         server.password(password);
     }
     if let (None, Some(database)) = (server.get_dbname(), primary.get_dbname()) {
@@ -348,6 +351,7 @@ mod tests {
         let named = replica("postgres://ann:secret@a,b/other");
         assert_eq!((named.server.get_user(), named.server.get_password()), (Some("ann"), Some(&b"secret"[..])));
         assert!(named.info().location.ends_with("postgres://a:5432,b:5432/other"), "{}", named.info());
+        assert_eq!(replica("postgres://ann@a").server.get_password(), None, "not another user's");
     }
 
     #[test]

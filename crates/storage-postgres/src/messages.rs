@@ -43,7 +43,7 @@ pub(crate) fn columns<'o>(outcomes: &'o [Outcome<'_>], now: DateTime<Utc>) -> Re
 /// What is sent to these queues, as [`ADD`] takes it. `None`: nothing is.
 pub(crate) fn additions<'o>(
     outcomes: &'o [Outcome<'_>],
-    queues: impl Iterator<Item = i64>,
+    queues: Param<'o>,
     now: DateTime<Utc>,
 ) -> Result<Option<Vec<Param<'o>>>> {
     let all: Vec<&Outgoing<'_>> = sent(outcomes).collect();
@@ -51,7 +51,7 @@ pub(crate) fn additions<'o>(
         return Ok(None);
     }
     let mut columns = contents(&all, now)?;
-    columns.push(Param::integers(queues));
+    columns.push(queues);
     Ok(Some(columns))
 }
 

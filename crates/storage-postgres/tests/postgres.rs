@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{apart, open, open_with, raw, shared_or_skip};
 use serde_json::json;
 use storage_conformance::load::{self, number, schema, table};
@@ -317,4 +319,29 @@ async fn many_rows_are_all_there_or_none() {
         assert_eq!(record.fields["level"], json!(7));
     }
     assert_eq!(count().await, 150 + 18 * 150);
+}
+
+/// Who waits is woken by the notice of another program: by its own looks, once a second, this would take seven seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_is_woken_by_others() {
+    let Some(address) = shared_or_skip() else { return };
+    let url = apart(&address);
+    let (one, other) = (open(&url).await.unwrap(), open(&url).await.unwrap());
+    let queue: QueueName = "mail".parse().unwrap();
+    one.queue.create_queue(&queue, &QueueSpec::default()).await.unwrap();
+    let mut waited = Duration::ZERO;
+    for round in 0..10 {
+        let (store, name) = (one.queue.clone(), queue.clone());
+        let request = Receive::up_to(1).wait(Duration::from_secs(20));
+        let receiver = tokio::spawn(async move { store.receive(&name, &request).await });
+        // Now it waits, and looks by itself a second after it began to.
+        tokio::time::sleep(Duration::from_millis(150 + 37 * round)).await;
+        other.queue.send(&queue, NewMessage::new("x")).await.unwrap();
+        let sent = Instant::now();
+        let received = receiver.await.unwrap().unwrap();
+        waited += sent.elapsed();
+        assert_eq!(received.len(), 1);
+        one.queue.delete(&queue, &received[0].receipt).await.unwrap();
+    }
+    assert!(waited < Duration::from_secs(3), "{waited:?}");
 }

@@ -152,7 +152,7 @@ impl<'w, S: Statements> Turn<'_, 'w, S> {
 }
 
 /// Whoever sent the record may not know the newest schema.
-fn fill_in<S: Statements>(entry: &Entry<S>, record: &mut Record) {
+pub(super) fn fill_in<S: Statements>(entry: &Entry<S>, record: &mut Record) {
     for column in &entry.schema().columns {
         if let Some(default) = &column.default
             && !record.fields.contains_key(column.name.as_str())

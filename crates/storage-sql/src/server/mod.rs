@@ -24,7 +24,7 @@ mod receipt;
 mod replica;
 mod time;
 
-pub use add::{Luck, only_adds, only_queue};
+pub use add::{Additions, Luck};
 pub use apply::{Change, Outcome, Outgoing, answer, apply, kept, limits, sent};
 pub use catalog::{Catalog, Entry, SharedCatalog, Statements, is_same};
 pub use commit::{Answer, Committer, Work, commit};
