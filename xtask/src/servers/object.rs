@@ -53,11 +53,20 @@ pub(super) fn seaweedfs(place: &Place) -> Result<Launch> {
     Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{s3}"), ready: Ready::Http(s3), beside: None })
 }
 
-/// An S3 in memory, which does not check signatures.
+/// An S3 in memory, which does not check signatures. Started by a program of ours, so that it does one thing after the other.
 pub(super) fn moto(place: &Place) -> Result<Launch> {
+    // The Python that moto was installed for is beside it.
+    let find = "beside=$(dirname \"$(command -v moto_server)\")/python3; [ -x \"$beside\" ] || beside=python3; exec \"$beside\" -c \"$@\"";
     let port = place.ports[0];
-    let arguments = ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned).to_vec();
-    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
+    let arguments =
+        ["-c", find, "moto", include_str!("moto.py"), "-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned).to_vec();
+    Ok(Launch {
+        program: Some("sh"),
+        arguments,
+        address: format!("http://127.0.0.1:{port}"),
+        ready: Ready::Http(port),
+        beside: None,
+    })
 }
 
 /// Azure Blob Storage in memory.

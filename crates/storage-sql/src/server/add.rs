@@ -57,22 +57,31 @@ impl<'w, S: Statements> Additions<'w, S> {
 
     /// What is inserted, a line a table, in the order of the keys. `None`: a record comes twice.
     pub fn lines(&self) -> Option<Vec<Line<'_, S>>> {
-        let mut tables: BTreeMap<&TableName, (&Arc<Entry<S>>, usize, Vec<&Record>)> = BTreeMap::new();
+        let mut tables: BTreeMap<&TableName, Rows<'_, S>> = BTreeMap::new();
         for change in self.outcomes.iter().flat_map(|outcome| &outcome.changes) {
-            let (_, first, records) = tables.entry(change.table).or_insert_with(|| (&change.entry, change.write, Vec::new()));
-            *first = change.write.min(*first);
-            records.extend(change.after.as_deref());
+            let new = || Rows { entry: &change.entry, first: change.write, records: Vec::new() };
+            let rows = tables.entry(change.table).or_insert_with(new);
+            rows.first = change.write.min(rows.first);
+            rows.records.extend(change.after.as_deref());
         }
         let mut lines = Vec::with_capacity(tables.len());
-        for (table, (entry, write, mut records)) in tables {
+        for (table, Rows { entry, first, mut records }) in tables {
             records.sort_unstable_by_key(|record| &record.key);
             if records.windows(2).any(|pair| matches!(pair, [a, b] if a.key == b.key)) {
                 return None;
             }
-            lines.push(Line { entry, table, kind: Kind::Insert(records), write });
+            lines.push(Line { entry, table, kind: Kind::Insert(records), write: first });
         }
         Some(lines)
     }
+}
+
+/// What a table gets.
+struct Rows<'o, S> {
+    entry: &'o Arc<Entry<S>>,
+    /// The first write that adds some.
+    first: usize,
+    records: Vec<&'o Record>,
 }
 
 /// What was found out so far.
