@@ -220,6 +220,11 @@ async fn callers_share_transactions_and_not_failures() {
     load::callers_share_transactions_and_not_failures(&opened.records, &opened.queue).await;
 }
 
+/// A column that records have from the beginning, whoever wrote them.
+fn level() -> Column {
+    Column { name: "level".parse().unwrap(), kind: ColumnType::Integer, required: false, unique: false, default: Some(json!(7)) }
+}
+
 /// Inserts and sends take one trip, on what was known of tables and queues. Here others have changed that, and nobody has told.
 #[tokio::test]
 async fn what_was_known_is_held_against_what_is_there() {
@@ -237,14 +242,7 @@ async fn what_was_known_is_held_against_what_is_there() {
     one.records.commit(batch("a")).await.unwrap();
     one.queue.send(&queue, NewMessage::new("b")).await.unwrap();
 
-    let level = Column {
-        name: "level".parse().unwrap(),
-        kind: ColumnType::Integer,
-        required: false,
-        unique: false,
-        default: Some(json!(7)),
-    };
-    other.records.alter_table(&jobs, &SchemaChange::AddColumn(level)).await.unwrap();
+    other.records.alter_table(&jobs, &SchemaChange::AddColumn(level())).await.unwrap();
     one.records.commit(batch("c")).await.unwrap();
     for id in ["a", "c"] {
         let record = other.records.get(&jobs, id).await.unwrap().unwrap();
@@ -305,14 +303,7 @@ async fn many_rows_are_all_there_or_none() {
     let error = one.records.commit(batch(100)).await.unwrap_err();
     assert_eq!((error.kind(), error.failed_write(), count().await), (ErrorKind::AlreadyExists, Some(0), 150), "{error:?}");
 
-    let level = Column {
-        name: "level".parse().unwrap(),
-        kind: ColumnType::Integer,
-        required: false,
-        unique: false,
-        default: Some(json!(7)),
-    };
-    other.records.alter_table(&rows, &SchemaChange::AddColumn(level)).await.unwrap();
+    other.records.alter_table(&rows, &SchemaChange::AddColumn(level())).await.unwrap();
     for from in (1_000..10_000).step_by(500) {
         one.records.commit(batch(from)).await.unwrap();
         let record = one.records.get(&rows, Key::partitioned("p", from)).await.unwrap().unwrap();
