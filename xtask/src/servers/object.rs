@@ -71,30 +71,31 @@ pub(super) fn moto(place: &Place) -> Result<Launch> {
 
 /// Azure Blob Storage in memory.
 pub(super) fn azurite(place: &Place) -> Result<Launch> {
-    let port = place.ports[0];
-    let arguments =
-        ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", &port.to_string()];
-    let arguments = arguments.map(str::to_owned).to_vec();
-    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
+    azurite_as(place, "blob", &["--inMemoryPersistence"])
 }
 
 /// Azure Storage Queue. In memory it holds each body apart, and stands still for minutes every minute while it removes those of a few thousand
 /// deleted messages one by one; in files many share one.
 pub(super) fn azurite_queue(place: &Place) -> Result<Launch> {
-    let (port, folder) = (place.ports[0], place.folder.to_string_lossy());
-    let arguments =
-        ["--location", &folder, "--silent", "--disableTelemetry", "--queueHost", "127.0.0.1", "--queuePort", &port.to_string()];
-    let arguments = arguments.map(str::to_owned).to_vec();
-    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
+    azurite_as(place, "queue", &["--location", &place.folder.to_string_lossy()])
 }
 
 /// Azure Table Storage in memory.
 pub(super) fn azurite_table(place: &Place) -> Result<Launch> {
+    azurite_as(place, "table", &["--inMemoryPersistence"])
+}
+
+/// One of Azurite's servers, with `keeping` for where it keeps what it has.
+fn azurite_as(place: &Place, service: &str, keeping: &[&str]) -> Result<Launch> {
     let port = place.ports[0];
-    let arguments =
-        ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--tableHost", "127.0.0.1", "--tablePort", &port.to_string()];
-    let arguments = arguments.map(str::to_owned).to_vec();
-    Ok(Launch { program: None, arguments, address: format!("http://127.0.0.1:{port}"), ready: Ready::Http(port), beside: None })
+    let patch = place.folder.join("azurite.js");
+    doing(std::fs::write(&patch, include_str!("azurite.js")), || format!("cannot write {}", patch.display()))?;
+    let mut arguments = vec![format!("NODE_OPTIONS=--require=\"{}\"", patch.display()), format!("azurite-{service}")];
+    arguments.extend(["--silent", "--disableTelemetry"].map(str::to_owned));
+    arguments.extend([format!("--{service}Host"), "127.0.0.1".to_owned(), format!("--{service}Port"), port.to_string()]);
+    arguments.extend(keeping.iter().map(|argument| (*argument).to_owned()));
+    let address = format!("http://127.0.0.1:{port}");
+    Ok(Launch { program: Some("env"), arguments, address, ready: Ready::Http(port), beside: None })
 }
 
 /// A WebDAV server. `/private` wants the key and the secret.
