@@ -24,11 +24,6 @@ const ATTEMPTS: u32 = 16;
 pub(crate) trait Source: Debug + Send + Sync + 'static {
     fn wire(&self) -> &Wire;
 
-    /// Sends a request that reads.
-    async fn ask(&self, call: Call) -> Result<Answer, Failure> {
-        self.wire().send(call).await
-    }
-
     /// Before the names of metadata in headers.
     fn metadata_prefix(&self) -> &'static str;
 
@@ -40,7 +35,7 @@ pub(crate) trait Source: Debug + Send + Sync + 'static {
 
     /// What is known of a blob without reading it.
     async fn find(&self, key: &str) -> Result<Found, Failure> {
-        let answer = self.ask(Call::new(Method::HEAD, self.url(key))).await?;
+        let answer = self.wire().send(Call::new(Method::HEAD, self.url(key))).await?;
         Ok(found(&answer.headers, self.metadata_prefix())?)
     }
 
@@ -162,7 +157,7 @@ impl<S: Source + ?Sized> Reading<'_, S> {
         for _ in 0..ATTEMPTS {
             let call = Call::new(Method::GET, self.source.url(self.key));
             let call = call.header_if("range", range).header_if("if-match", if_match.as_deref());
-            let answer = self.source.ask(call).await?;
+            let answer = self.source.wire().send(call).await?;
             if self.source.check(self.key, &answer).await? {
                 return Ok(answer);
             }

@@ -21,6 +21,8 @@ const STRICT_PATH: AsciiSet = STRICT.remove(b'/');
 /// How much of a refusal's text is read, and how much a message shows.
 const MAX_REFUSAL: usize = 64 << 10;
 const SHOWN: usize = 300;
+/// How many closed connections a request gets over: there may be several that wait.
+const CLOSED: u32 = 4;
 
 /// A key as part of a URL's path.
 pub(crate) fn encoded_path(key: &str) -> String {
@@ -54,11 +56,21 @@ pub(crate) struct Call {
     headers: HeaderMap,
     body: Bytes,
     bad_header: Option<String>,
+    /// Done twice it does no more than once.
+    repeatable: bool,
 }
 
 impl Call {
     pub(crate) fn new(method: Method, url: String) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: Bytes::new(), bad_header: None }
+        let repeatable = matches!(method, Method::GET | Method::HEAD);
+        Self { method, url, headers: HeaderMap::new(), body: Bytes::new(), bad_header: None, repeatable }
+    }
+
+    /// One that may be done twice, though it does more than read.
+    #[cfg(feature = "http")]
+    pub(crate) fn repeatable(mut self) -> Self {
+        self.repeatable = true;
+        self
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
@@ -182,8 +194,7 @@ impl Failure {
     }
 
     /// The connection was closed before anything was answered, as servers do with connections that wait for a next request.
-    #[cfg(feature = "http")]
-    pub(crate) fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         let Self::Failed(error) = self else { return false };
         let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<HttpError>());
         source.is_some_and(|source| matches!(source.kind(), HttpErrorKind::Request | HttpErrorKind::Interrupted))
@@ -229,8 +240,21 @@ impl Wire {
         Self { client, signer }
     }
 
-    /// Sends once. An answer other than 2xx is a [`Refusal`].
+    /// Sends, and what may be done twice again where the server closed the connection as it went out (RFC 9110, 9.2.2): servers do so with
+    /// connections that waited, also late, once they have stood still. An answer other than 2xx is a [`Refusal`].
     pub(crate) async fn send(&self, call: Call) -> Result<Answer, Failure> {
+        if call.repeatable {
+            for _ in 0..CLOSED {
+                match self.send_once(call.clone()).await {
+                    Err(failure) if failure.is_closed() => tracing::debug!("the server closed the connection: asked again"),
+                    answer => return answer,
+                }
+            }
+        }
+        self.send_once(call).await
+    }
+
+    async fn send_once(&self, call: Call) -> Result<Answer, Failure> {
         if let Some(name) = call.bad_header {
             return Err(Error::invalid(format!("the value for `{name}` does not fit into an HTTP header")).into());
         }

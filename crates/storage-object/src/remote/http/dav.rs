@@ -17,8 +17,6 @@ use crate::remote::wire::{Answer, Authorize, Call, Failure, Wire, encoded_path};
 
 /// The most that a folder's listing may have, in bytes: some 250,000 files.
 const LONGEST_LISTING: usize = 128 << 20;
-/// How many closed connections a request gets over: there may be several that wait.
-const CLOSED: u32 = 4;
 
 /// What proves who asks.
 #[derive(Clone)]
@@ -72,18 +70,6 @@ impl Source for Dav {
         &self.wire
     }
 
-    /// Again where the server closed the connection as the request went out, which Apache does at any moment with those that wait: to be called with
-    /// what may be done twice (RFC 9110, 9.2.2).
-    async fn ask(&self, call: Call) -> Result<Answer, Failure> {
-        for _ in 0..CLOSED {
-            match self.wire.send(call.clone()).await {
-                Err(failure) if failure.is_closed() => tracing::debug!("the server closed the connection: asked again"),
-                answer => return answer,
-            }
-        }
-        self.wire.send(call).await
-    }
-
     /// No header begins so: WebDAV keeps no metadata beside a file's bytes that a write could set with them.
     fn metadata_prefix(&self) -> &'static str {
         "\0"
@@ -113,7 +99,7 @@ impl Source for Dav {
             // A folder may be answered as a page for people, which has neither.
             return self.find(key).await.map(|_| true);
         }
-        let now = self.ask(Call::new(Method::HEAD, self.url(key))).await?;
+        let now = self.wire.send(Call::new(Method::HEAD, self.url(key))).await?;
         Ok(state == state_of(&now))
     }
 }
@@ -138,6 +124,11 @@ fn state_of(answer: &Answer) -> State<'_> {
 }
 
 impl Dav {
+    /// Sends what may be done twice: Apache closes connections that wait at any moment.
+    async fn ask(&self, call: Call) -> Result<Answer, Failure> {
+        self.wire.send(call.repeatable()).await
+    }
+
     async fn propfind(&self, url: String, depth: &str) -> Result<Option<Vec<Entry>>, Failure> {
         let call = Call::new(method("PROPFIND")?, url).header("depth", depth).header("content-type", "application/xml");
         let answer = match self.ask(call.body(ASKED)).await {
