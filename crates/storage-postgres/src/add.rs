@@ -49,9 +49,9 @@ pub(crate) async fn try_to(shared: &Shared, connection: &Connection, tables: &Ca
             }
         }
         steps.extend(changes::rows(connection, &few, &added.outcomes).await?);
-        if let Some(columns) = messages::additions(&added.outcomes, queues(), now)? {
+        if let Some((add, values)) = messages::additions(&added.outcomes, &added.queues, now)? {
             messages_at = Some(steps.len());
-            steps.push((connection.prepare(&messages::ADD.into()).await?, columns));
+            steps.push((connection.prepare(&add.into()).await?, values));
             if !alone {
                 steps.push((connection.prepare(&SAME_QUEUES.into()).await?, vec![queues()]));
             }

@@ -115,7 +115,7 @@ async fn settle(connection: &Connection, queue: &Queue, name: &QueueName, now: D
     let home = home(name);
     let steps = queues::settle(connection, queue, home.as_str(), now).await.or_explain()?;
     let lanes = [queue.home(), queue.letters(), queue.letters(), queue.letters()];
-    let rows = connection.pipeline("", steps, "").await.map_err(|(_, error)| explain(error))?;
+    let rows = connection.pipeline(queues::PLAN_ANEW, steps, "").await.map_err(|(_, error)| explain(error))?;
     Ok(lanes.into_iter().zip(rows.iter().map(Vec::len)).collect())
 }
 

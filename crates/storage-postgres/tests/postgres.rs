@@ -336,3 +336,68 @@ async fn who_waits_is_woken_by_others() {
     }
     assert!(waited < Duration::from_secs(3), "{waited:?}");
 }
+
+#[tokio::test]
+async fn a_receive_never_looks_through_the_whole_table() {
+    let Some(address) = shared_or_skip() else { return };
+    let url = apart(&address);
+    let opened = open(&url).await.unwrap();
+    let queue: QueueName = "jobs".parse().unwrap();
+    opened.queue.ensure_queue(&queue, &QueueSpec::default()).await.unwrap();
+    for _ in 0..20 {
+        let messages = (0..500).map(|n| NewMessage::new(format!("{n}"))).collect();
+        opened.queue.send_all(&queue, messages).await.unwrap();
+    }
+    drop(opened);
+    // What is known then, no message leased and none with an end, is when plans went wrong.
+    let raw = raw(&url).await;
+    raw.batch_execute("ANALYZE _storage_messages").await.unwrap();
+    let scans = async || -> i64 {
+        // The server's processes tell what they did as they end, and a little later it is there.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let select =
+            "SELECT seq_scan FROM pg_stat_user_tables WHERE schemaname = current_schema() AND relname = '_storage_messages'";
+        raw.query_one(select, &[]).await.unwrap().get(0)
+    };
+    let before = scans().await;
+    let opened = open(&url).await.unwrap();
+    // A plan is kept from the sixth time on.
+    for _ in 0..40 {
+        let some = opened.queue.receive(&queue, &Receive { max: 3, ..Receive::default() }).await.unwrap();
+        assert_eq!(some.len(), 3);
+        opened.queue.delete(&queue, &some[0].receipt).await.unwrap();
+    }
+    drop(opened);
+    assert_eq!(scans().await, before);
+}
+
+#[tokio::test]
+async fn messages_keep_their_order_and_what_is_said_of_each() {
+    let Some(address) = shared_or_skip() else { return };
+    let opened = open(&apart(&address)).await.unwrap();
+    let queue: QueueName = "jobs".parse().unwrap();
+    opened.queue.ensure_queue(&queue, &QueueSpec::default()).await.unwrap();
+    let plain = |n: usize| NewMessage::new(format!("{n}")).content_type("text/plain").attribute("a", "b");
+    let alike: Vec<NewMessage> = (0..300).map(plain).collect();
+    let mixed: Vec<NewMessage> = (300..600)
+        .map(|n| match n % 3 {
+            0 => plain(n),
+            1 => plain(n).ttl(Duration::from_secs(3600)),
+            _ => NewMessage::new(format!("{n}")),
+        })
+        .collect();
+    let all: Vec<NewMessage> = alike.iter().chain(&mixed).cloned().collect();
+    let mut sent = opened.queue.send_all(&queue, alike).await.unwrap();
+    sent.extend(opened.queue.send_all(&queue, mixed).await.unwrap());
+    let mut got = Vec::new();
+    while got.len() < all.len() {
+        let some = opened.queue.receive(&queue, &Receive { max: 200, ..Receive::default() }).await.unwrap();
+        assert!(!some.is_empty());
+        got.extend(some);
+    }
+    for ((was, sent), got) in all.iter().zip(&sent).zip(&got) {
+        let is = &got.message;
+        assert_eq!((&was.body, &was.content_type, &was.attributes), (&is.body, &is.content_type, &is.attributes));
+        assert_eq!((&sent.id, was.ttl.is_some()), (&is.id, is.expires_at.is_some()));
+    }
+}
