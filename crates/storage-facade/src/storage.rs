@@ -79,6 +79,12 @@ impl Storage {
         &self.inner.clock
     }
 
+    /// True where a backend serves this component: by its own setting, or another component's.
+    #[must_use]
+    pub fn is_configured(&self, component: Component) -> bool {
+        self.inner.plan.contains_key(&component)
+    }
+
     pub(crate) fn task_stores(&self) -> &TaskStores {
         &self.inner.tasks
     }

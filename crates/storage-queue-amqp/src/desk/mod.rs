@@ -178,9 +178,9 @@ impl Clerk {
                         self.obey(order).await;
                     }
                 }
-                arrived = self.line.next() => if let Err(error) = arrived {
-                    tracing::debug!(queue = %self.manner.queue, %error, "the channel broke: another is opened");
-                    self.lose();
+                // Where nobody waits, messages do: the next receive takes them in all at once.
+                arrived = self.line.next(), if !self.waiting.is_empty() => if let Err(error) = arrived {
+                    self.start_over(&error);
                 },
                 () = timer => {}
             }
@@ -215,6 +215,11 @@ impl Clerk {
     /// True while the next receive may not be far.
     fn is_resting(&self) -> bool {
         !self.is_closed && (self.is_busy() || self.idle_since.elapsed() < LINGER)
+    }
+
+    fn start_over(&mut self, error: &Error) {
+        tracing::debug!(queue = %self.manner.queue, %error, "the channel broke: another is opened");
+        self.lose();
     }
 
     /// The connection broke: the broker has all messages back.
@@ -268,7 +273,9 @@ impl Clerk {
                 return if self.is_resting() { Ok(()) } else { self.unfetch().await };
             }
             self.idle_since = Instant::now();
-            self.line.take_in()?;
+            if let Err(error) = self.line.take_in() {
+                self.start_over(&error);
+            }
             if self.line.buffer.is_empty() {
                 self.line.ask_for(self.wanted()).await?;
                 if self.waiting.iter().any(|waiter| !waiter.has_looked) {

@@ -16,7 +16,7 @@ use crate::exit::{Failure, code_of, one_line, say};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Each component is opened; a probe of its own (a table, a queue, a blob below .storage-check) is written, read, listed and removed again, also where one of these fails. Nothing else is touched. Where one fails, the exit code is that of its error.
+Each component is opened; a probe of its own (a table, a queue, a blob below .storage-check) is written, read, listed and removed again, also where one of these fails. Nothing else is touched. Where one fails, the exit code is that of its error. What nobody has configured is told, and is no failure.
 
 Examples:
   storage check
@@ -74,6 +74,10 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
     let mut abilities: Vec<(String, Vec<Component>)> = Vec::new();
     let mut reports = Vec::new();
     for component in Component::ALL {
+        if !storage.is_configured(component) {
+            listing.row(&json_report(component, None), || cells(component, None))?;
+            continue;
+        }
         let mut probe = Probe::new(component, storage, args.timeout);
         let signal = tokio::select! {
             outcome = look(&mut probe, args.no_write) => {
@@ -88,7 +92,7 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
             complain(&[(component, report)]);
             return Err(Failure::Signal(signal));
         }
-        listing.row(&json_report(component, &report), || cells(component, &report))?;
+        listing.row(&json_report(component, Some(&report)), || cells(component, Some(&report)))?;
         if report.error.is_none() {
             let ability = in_words(&report);
             match abilities.iter_mut().find(|(known, _)| *known == ability) {
@@ -138,7 +142,12 @@ fn millis(took: Duration) -> f64 {
     took.as_secs_f64() * 1000.0
 }
 
-fn cells(component: Component, report: &Report) -> Vec<String> {
+/// `None`: nobody has configured it.
+fn cells(component: Component, report: Option<&Report>) -> Vec<String> {
+    let Some(report) = report else {
+        let dashes = ["–", "–", "not configured", "", "", "", "", ""];
+        return std::iter::once(component.to_string()).chain(dashes.map(str::to_owned)).collect();
+    };
     let (driver, location) = match &report.info {
         Some(info) => (info.driver.clone(), info.location.clone()),
         None => ("?".into(), "?".into()),
@@ -151,10 +160,14 @@ fn cells(component: Component, report: &Report) -> Vec<String> {
     [component.to_string(), driver, location, status].into_iter().chain(took).collect()
 }
 
-fn json_report(component: Component, report: &Report) -> Value {
+/// `None`: nobody has configured it.
+fn json_report(component: Component, report: Option<&Report>) -> Value {
+    let (configured, nothing) = (report.is_some(), Report::default());
+    let report = report.unwrap_or(&nothing);
     let mut object = Map::from_iter([
         ("component".to_owned(), json!(component.key())),
-        ("ok".to_owned(), json!(report.error.is_none())),
+        ("configured".to_owned(), json!(configured)),
+        ("ok".to_owned(), json!(configured.then_some(report.error.is_none()))),
         ("driver".to_owned(), json!(report.info.as_ref().map(|i| &i.driver))),
         ("location".to_owned(), json!(report.info.as_ref().map(|i| &i.location))),
         ("capabilities".to_owned(), report.capabilities.clone()),
