@@ -152,13 +152,13 @@ pub(crate) async fn measure(
 }
 
 async fn table(context: &Context, title: String, subjects: &[Box<dyn Subject>], case: &QueueCase, targets: Vec<Target>) -> Table {
-    let lane = |subject: &Box<dyn Subject>| Lane {
+    let lane = |subject: &dyn Subject| Lane {
         subject: subject.name(),
         role: subject.role(),
         note: subject.note(),
         unable: subject.unable(case),
     };
-    let entries = interleave(subjects.iter().map(lane).collect(), context.rounds, async |index| {
+    let entries = interleave(subjects.iter().map(|subject| lane(&**subject)).collect(), context.rounds, async |index| {
         let round = subjects[index].round(case).await?;
         ensure!(round.delivered == case.messages, "{} of {} messages were delivered", round.delivered, case.messages);
         ensure!(round.left == 0, "{} messages were left in the queue", round.left);
@@ -235,7 +235,7 @@ impl Subject for Ours {
     async fn round(&self, case: &QueueCase) -> Result<QueueRound> {
         let backends = crate::ours::open(self.driver, &self.address, &[]).await?;
         let store = QueueStore::new(backends.queue.context("the driver has no queues")?);
-        let name = QueueName::new(&fresh_name())?;
+        let name = QueueName::new(fresh_name())?;
         store.create_queue(&name, &QueueSpec::default()).await?;
         let round = drive_async(Arc::new(OurQueue { store: store.clone(), name: name.clone() }), *case).await;
         store.delete_queue(&name).await?;

@@ -23,7 +23,7 @@ struct Ours {
     store: RecordStore,
 }
 
-fn schema(table: TableName) -> Result<TableSchema> {
+fn schema(table: &TableName) -> Result<TableSchema> {
     let schema = TableSchema::builder(table.as_str()).partition("part", KeyType::Text);
     let schema = schema.column("name", ColumnType::Text).column("status", ColumnType::Text).column("bucket", ColumnType::Integer);
     Ok(schema.column("score", ColumnType::Real).column("created", ColumnType::Integer).build()?)
@@ -52,7 +52,7 @@ impl Client for Ours {
         let (table, store): (TableName, _) = (ask.table.parse()?, &self.store);
         match ask.work {
             Work::Create => {
-                ensure!(store.create_table(&schema(table)?).await?, "the table is there already");
+                ensure!(store.create_table(&schema(&table)?).await?, "the table is there already");
                 Ok(Done { seconds: 0.0, count: 0 })
             }
             Work::Drop => {
