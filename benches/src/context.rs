@@ -87,6 +87,7 @@ impl Context {
             rounds: self.rounds,
             quick: self.quick,
             tables,
+            absent: Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release -- --section queue            one section
 //! cargo run --release -- --quick --no-peers         does the bench work? seconds, no figures worth keeping
-//! cargo run --release                               everything but `build`; writes docs/performance.md
+//! cargo run --release                               all that needs no servers, but for `build`; writes docs/performance.md
 //! ```
 #![forbid(unsafe_code)]
 
@@ -29,6 +29,7 @@ mod remote;
 mod report;
 mod seaweed;
 mod subject;
+mod tables;
 
 use std::path::{Path, PathBuf};
 
@@ -61,6 +62,8 @@ enum SectionName {
     Brokers,
     /// Records and a queue on PostgreSQL against sqlx, apalis, graphile-worker and procrastinate.
     Postgres,
+    /// Records on Azure Table Storage, as its emulator has it, against Python's official client.
+    Tables,
     /// The first build of the command; minutes, and only when asked for.
     Build,
 }
@@ -82,6 +85,7 @@ impl SectionName {
             Self::Layers => "layers",
             Self::Brokers => "brokers",
             Self::Postgres => "postgres",
+            Self::Tables => "tables",
             Self::Build => "build",
         }
     }
@@ -98,6 +102,7 @@ impl SectionName {
             Self::Layers => layers::run(context),
             Self::Brokers => brokers::run(context).await,
             Self::Postgres => postgres::run(context).await,
+            Self::Tables => tables::run(context).await,
             Self::Build => first_build::run(context).await,
         }
     }
@@ -109,7 +114,7 @@ impl SectionName {
 struct Args {
     #[command(subcommand)]
     child: Option<Child>,
-    /// What to measure; may be given more than once. Without it: everything but `build`.
+    /// What to measure; may be given more than once. Without it: all that needs no servers, but for `build`.
     #[arg(long, value_enum)]
     section: Vec<SectionName>,
     /// Small sizes and two rounds: a smoke test. Writes no document unless `--doc` is given.

@@ -7,6 +7,7 @@ pub mod memory;
 pub mod movers;
 pub mod queue;
 pub mod records;
+pub mod tables;
 
 use std::path::Path;
 

@@ -5,8 +5,8 @@ use crate::workspace::Workspace;
 use crate::{Failure, Result, process};
 
 /// The sections that measure on servers, and the backends that they need servers for.
-const ON_SERVERS: [(&str, &[&str]); 2] =
-    [("brokers", &["nats", "queue-amqp", "queue-azure", "redis"]), ("postgres", &["postgres"])];
+const ON_SERVERS: [(&str, &[&str]); 3] =
+    [("brokers", &["nats", "queue-amqp", "queue-azure", "redis"]), ("postgres", &["postgres"]), ("tables", &["table-azure"])];
 
 /// Builds and runs the benchmarks; true if they ended well.
 ///

@@ -36,6 +36,8 @@ them; after each round all tasks are in the broker.";
 const BODY: usize = 100;
 /// Messages to a call.
 const BATCH: usize = 100;
+/// Producers, and consumers, at once.
+const WORKERS: [usize; 2] = [1, 8];
 
 /// Where the servers are told that peers have to be installed for.
 const RABBITMQ: &str = "XTASK_TEST_RABBITMQ";
@@ -101,10 +103,12 @@ pub(crate) trait Subject: Named + Send + Sync {
 /// Where none is.
 pub async fn run(context: &Context) -> Result<Section> {
     let peers = Peers::install(context).await;
-    let mut tables = Vec::new();
+    let (mut tables, mut absent) = (Vec::new(), Vec::new());
     for broker in &BROKERS {
         let Ok(address) = std::env::var(broker.variable) else {
             context.progress(&format!("brokers: no {}: `cargo xtask bench` starts it where it is installed", broker.name));
+            absent.extend(WORKERS.map(|workers| title(broker.name, workers)));
+            absent.extend((broker.variable == RABBITMQ).then(celery::title));
             continue;
         };
         let subjects = || (broker.subjects)(&Place { address: &address, peers: &peers });
@@ -115,7 +119,11 @@ pub async fn run(context: &Context) -> Result<Section> {
         }
     }
     ensure!(!tables.is_empty(), "no broker is there to measure: use `cargo xtask bench -- --section brokers`");
-    Ok(context.section("brokers", "Queues on brokers", INTRO, tables))
+    Ok(Section { absent, ..context.section("brokers", "Queues on brokers", INTRO, tables) })
+}
+
+fn title(server: &str, workers: usize) -> String {
+    format!("{server}, {workers} at once, batches of {BATCH}, bodies of {BODY} B")
 }
 
 /// Measures a server's queues, with one at once and with eight. `messages` in a round: small sizes, and all.
@@ -129,8 +137,8 @@ pub(crate) async fn measure(
     let [few, all] = messages;
     let messages = if context.quick { few } else { all };
     let mut tables = Vec::new();
-    for workers in [1, 8] {
-        let title = format!("{server}, {workers} at once, batches of {BATCH}, bodies of {BODY} B");
+    for workers in WORKERS {
+        let title = title(server, workers);
         if !title.contains(&context.case) {
             continue;
         }
@@ -144,13 +152,13 @@ pub(crate) async fn measure(
 }
 
 async fn table(context: &Context, title: String, subjects: &[Box<dyn Subject>], case: &QueueCase, targets: Vec<Target>) -> Table {
-    let lane = |subject: &Box<dyn Subject>| Lane {
+    let lane = |subject: &dyn Subject| Lane {
         subject: subject.name(),
         role: subject.role(),
         note: subject.note(),
         unable: subject.unable(case),
     };
-    let entries = interleave(subjects.iter().map(lane).collect(), context.rounds, async |index| {
+    let entries = interleave(subjects.iter().map(|subject| lane(&**subject)).collect(), context.rounds, async |index| {
         let round = subjects[index].round(case).await?;
         ensure!(round.delivered == case.messages, "{} of {} messages were delivered", round.delivered, case.messages);
         ensure!(round.left == 0, "{} messages were left in the queue", round.left);
@@ -227,7 +235,7 @@ impl Subject for Ours {
     async fn round(&self, case: &QueueCase) -> Result<QueueRound> {
         let backends = crate::ours::open(self.driver, &self.address, &[]).await?;
         let store = QueueStore::new(backends.queue.context("the driver has no queues")?);
-        let name = QueueName::new(&fresh_name())?;
+        let name = QueueName::new(fresh_name())?;
         store.create_queue(&name, &QueueSpec::default()).await?;
         let round = drive_async(Arc::new(OurQueue { store: store.clone(), name: name.clone() }), *case).await;
         store.delete_queue(&name).await?;

@@ -48,7 +48,7 @@ impl Named for Ours {
     }
 }
 
-fn to_fields(row: &Row) -> Fields {
+pub(super) fn to_fields(row: &Row) -> Fields {
     fields(json!({
         "name": row.name,
         "status": row.status,

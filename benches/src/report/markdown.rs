@@ -20,21 +20,24 @@ const TARGETS: &str = "## Targets";
 const TARGETS_HEAD: &str = "| against | target | reached | worst | where |\n|---|---:|---:|---:|---|\n";
 
 /// The whole document: the sections that were measured now in the place of those with their titles in the document from before, the others as they stand
-/// there. Its figures outlive what they were reckoned from.
+/// there, and so the tables that a section could not measure now. Its figures outlive what they were reckoned from.
 pub fn document(before: &str, sections: &[Section], changes: &str) -> String {
-    let mut parts: Vec<Part> = read(before);
+    let mut parts = read(before);
     for section in sections {
-        let new = Part { title: section.title.clone(), targets: summary(section), text: text(section) };
-        match parts.iter_mut().find(|part| part.title == new.title) {
-            Some(part) => *part = new,
+        let mut new = Part::of(&text(section), &summary(section).lines().collect::<Vec<_>>());
+        match parts.iter_mut().find(|part| part.title() == section.title) {
+            Some(part) => {
+                new.keep(part, &section.absent);
+                *part = new;
+            }
             None => parts.push(new),
         }
     }
-    let targets: String = parts.iter().map(|part| part.targets.as_str()).collect();
+    let targets: String = parts.iter().flat_map(|part| &part.targets).map(|line| format!("{line}\n")).collect();
     let mut out = format!("{HEAD}\n{TARGETS}\n\n{TARGETS_HEAD}{targets}");
     for part in &parts {
         out.push('\n');
-        out.push_str(&part.text);
+        out.push_str(&part.text());
     }
     out.push('\n');
     out.push_str(changes.trim_end());
@@ -42,32 +45,79 @@ pub fn document(before: &str, sections: &[Section], changes: &str) -> String {
     out
 }
 
+/// What a table begins with that an earlier run measured.
+const EARLIER: &str = "Measured in an earlier run: ";
+
 /// A section of the document.
 #[derive(Debug, PartialEq, Eq)]
 struct Part {
-    title: String,
     /// Its lines in the table of targets.
-    targets: String,
-    text: String,
+    targets: Vec<String>,
+    /// What comes before its tables: title, what is measured, and last when and where.
+    head: String,
+    /// Its tables, from their titles on.
+    tables: Vec<String>,
+}
+
+impl Part {
+    /// Of a section's text, and of lines of the table of targets among which are its own.
+    fn of(text: &str, lines: &[&str]) -> Self {
+        let mut blocks = text.trim_end().split("\n### ").map(|block| block.trim_end().to_owned());
+        let head = blocks.next().unwrap_or_default();
+        let tables: Vec<String> = blocks.collect();
+        let mine = |line: &&&str| tables.iter().any(|table| is_about(line, first_line(table)));
+        let targets = lines.iter().filter(mine).map(|line| (*line).to_owned()).collect();
+        Self { targets, head, tables }
+    }
+
+    fn title(&self) -> &str {
+        first_line(&self.head).trim_start_matches("## ")
+    }
+
+    fn text(&self) -> String {
+        let tables: String = self.tables.iter().map(|table| format!("\n### {table}\n")).collect();
+        format!("{}\n{tables}", self.head)
+    }
+
+    /// Takes over those of the tables from before that have one of these titles, and puts all in the order from before.
+    fn keep(&mut self, before: &Self, absent: &[String]) {
+        let when = before.head.lines().next_back().unwrap_or_default();
+        let (mut tables, mut targets) = (Vec::new(), Vec::new());
+        for old in &before.tables {
+            let title = first_line(old);
+            let same = |table: &String| first_line(table) == title;
+            if let Some(at) = self.tables.iter().position(same) {
+                tables.push(self.tables.remove(at));
+            } else if absent.iter().any(|absent| absent == title) {
+                let body = &old[title.len()..];
+                let said = body.trim_start().starts_with(EARLIER);
+                tables.push(if said { old.clone() } else { format!("{title}\n\n{EARLIER}{when}{body}") });
+                targets.extend(before.targets.iter().filter(|line| is_about(line, title)).cloned());
+            }
+        }
+        tables.append(&mut self.tables);
+        self.tables = tables;
+        self.targets.extend(targets);
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// Whether a line of the table of targets is about a table: where the worst figure was, its last cell says.
+fn is_about(line: &str, table: &str) -> bool {
+    line.contains(&format!("| {table}: "))
 }
 
 /// The measured sections of a document.
 fn read(document: &str) -> Vec<Part> {
     let mut blocks = document.split("\n## ").skip(1);
-    let Some(targets) = blocks.next().filter(|block| TARGETS.ends_with(block.lines().next().unwrap_or_default())) else {
+    let Some(targets) = blocks.next().filter(|block| TARGETS.ends_with(first_line(block))) else {
         return Vec::new();
     };
     let lines: Vec<&str> = targets.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
-    let part = |block: &str| {
-        let title = block.lines().next()?;
-        let tables: Vec<String> =
-            block.lines().filter_map(|line| line.strip_prefix("### ")).map(|table| format!("| {table}: ")).collect();
-        // Where the worst figure of a line was, its last cell says.
-        let mine = |line: &&&str| tables.iter().any(|table| line.contains(table.as_str()));
-        let targets = lines.iter().filter(mine).map(|line| format!("{line}\n")).collect();
-        (!tables.is_empty()).then(|| Part { title: title.to_owned(), targets, text: format!("## {}\n", block.trim_end()) })
-    };
-    blocks.filter_map(part).collect()
+    blocks.map(|block| Part::of(&format!("## {block}"), &lines)).filter(|part| !part.tables.is_empty()).collect()
 }
 
 /// One section.
@@ -206,21 +256,24 @@ fn summary(section: &Section) -> String {
 }
 
 fn summary_line(group: &str, members: &[(&Table, &Target)]) -> String {
+    let place = |table: &Table, target: &Target| format!("{}: {}", table.title, table.metrics[target.metric].name);
     let measured: Vec<(f64, bool, String)> = members
         .iter()
         .filter_map(|(table, target)| match table.verdict(target) {
             Verdict::Measured { value, pass, .. } => {
                 // A limit is the worse the higher the figure, a ratio the lower.
                 let order = if matches!(target.goal, Goal::AtMost(_)) { -value } else { value };
-                Some((order, pass, format!("{}: {}", table.title, table.metrics[target.metric].name)))
+                Some((order, pass, place(table, target)))
             }
             Verdict::NotMeasured => None,
         })
         .collect();
     let reached = measured.iter().filter(|(_, pass, _)| *pass).count();
+    // By its place, a line is found again when the document is written anew.
+    let first = members.first().map_or_else(String::new, |(table, target)| place(table, target));
     let (worst, place) = match measured.iter().min_by(|a, b| a.0.total_cmp(&b.0)) {
         Some((order, pass, place)) => (format!("{} {}", number(order.abs()), mark(*pass)), place.as_str()),
-        None => ("not measured".to_owned(), ""),
+        None => ("not measured".to_owned(), first.as_str()),
     };
     let wanted = members.first().map_or_else(String::new, |(_, target)| goal(target.goal));
     format!("| {group} | {wanted} | {reached} of {} | {worst} | {place} |\n", members.len())
@@ -264,13 +317,29 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_not_measured_now_stays_as_it_stood() {
-        let section = |title: &str, figure: f64| Section {
+    const CHANGES: &str = "## What each change bought\n\n| a | b |";
+
+    /// A table with one target; without a figure, one that could not be measured.
+    fn table(title: &str, figure: Option<f64>) -> Table {
+        Table {
+            title: format!("table of {title}"),
+            metrics: vec![Metric { name: "m".to_owned(), unit: "u".to_owned(), better: Better::Lower }],
+            entries: vec![Entry {
+                subject: "ours".to_owned(),
+                role: Role::Ours,
+                note: String::new(),
+                outcome: figure.map_or(Outcome::NotRun("broken".to_owned()), |figure| Outcome::Measured(vec![vec![figure]])),
+            }],
+            targets: vec![Target { metric: 0, goal: Goal::AtMost(50.0), group: format!("group of {title}") }],
+        }
+    }
+
+    fn section(title: &str, date: &str, tables: Vec<Table>) -> Section {
+        Section {
             id: title.to_owned(),
             title: title.to_owned(),
             intro: "How.".to_owned(),
-            date: "2026-01-01".to_owned(),
+            date: date.to_owned(),
             machine: Machine {
                 cores: 2,
                 memory_gib: 1,
@@ -281,25 +350,50 @@ mod tests {
             },
             rounds: 1,
             quick: false,
-            tables: vec![Table {
-                title: format!("table of {title}"),
-                metrics: vec![Metric { name: "m".to_owned(), unit: "u".to_owned(), better: Better::Lower }],
-                entries: vec![Entry {
-                    subject: "ours".to_owned(),
-                    role: Role::Ours,
-                    note: String::new(),
-                    outcome: Outcome::Measured(vec![vec![figure]]),
-                }],
-                targets: vec![Target { metric: 0, goal: Goal::AtMost(50.0), group: format!("group of {title}") }],
-            }],
-        };
-        let all = document("", &[section("a", 1.0), section("b", 2.0)], "## What each change bought\n\n| a | b |\n");
-        let again = document(&all, &[section("b", 99.0), section("c", 3.0)], "## What each change bought\n\nNothing.");
-        let whole =
-            document("", &[section("a", 1.0), section("b", 99.0), section("c", 3.0)], "## What each change bought\n\nNothing.");
+            tables,
+            absent: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_measured_now_stays_as_it_stood() {
+        let one = |title: &str, figure| section(title, "2026-01-01", vec![table(title, figure)]);
+        let all =
+            document("", &[one("a", Some(1.0)), one("b", Some(2.0)), one("d", None)], "## What each change bought\n\nMuch.\n");
+        let again = document(&all, &[one("b", Some(99.0)), one("c", Some(3.0))], CHANGES);
+        let whole = document("", &[one("a", Some(1.0)), one("b", Some(99.0)), one("d", None), one("c", Some(3.0))], CHANGES);
         assert_eq!(again, whole);
         assert!(again.contains("| group of b | ≤ 50.0 | 0 of 1 | 99.0 ✗ miss | table of b: m |"), "{again}");
+        assert!(again.contains("| group of d | ≤ 50.0 | 0 of 1 | not measured | table of d: m |"), "{again}");
         assert_eq!(read("# Performance\n\nNothing yet.\n"), Vec::new());
+    }
+
+    #[test]
+    fn tables_that_a_section_could_not_measure_stay_with_their_targets() {
+        let before = ["x", "y", "gone", "z"].map(|title| table(title, Some(1.0))).into();
+        let before = document("", &[section("s", "2026-01-01", before)], CHANGES);
+        let now = |date: &str, figure, absent: &[&str]| {
+            let tables = vec![table("new", Some(4.0)), table("z", Some(figure))];
+            let absent = absent.iter().map(|title| format!("table of {title}")).collect();
+            Section { absent, ..section("s", date, tables) }
+        };
+        let after = document(&before, &[now("2026-02-02", 99.0, &["x", "y", "never"])], CHANGES);
+        let titles: Vec<&str> = after.lines().filter_map(|line| line.strip_prefix("### table of ")).collect();
+        assert_eq!(titles, ["x", "y", "z", "new"]);
+        for title in ["x", "y"] {
+            assert!(
+                after.contains(&format!("| group of {title} | ≤ 50.0 | 1 of 1 | 1.00 ✓ pass | table of {title}: m |")),
+                "{after}"
+            );
+        }
+        assert!(after.contains("| group of z | ≤ 50.0 | 0 of 1 | 99.0 ✗ miss | table of z: m |"), "{after}");
+        assert!(!after.contains("gone"), "what is measured no more goes: {after}");
+        let earlier = |day: &str| format!("### table of x\n\n{EARLIER}{day}, 1 rounds.");
+        assert!(after.contains(&earlier("2026-01-01")), "{after}");
+        // In a third run too it is told when they were measured; not of those that were measured now.
+        let third = document(&after, &[now("2026-03-03", 5.0, &["x", "y"])], CHANGES);
+        assert!(third.contains(&earlier("2026-01-01")) && third.matches(EARLIER).count() == 2, "{third}");
+        assert_eq!(document(&third, &[], CHANGES), third);
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub struct Section {
     pub quick: bool,
     /// The results.
     pub tables: Vec<Table>,
+    /// Titles of tables that could not be measured here, for want of a server: what the document has of them stays.
+    pub absent: Vec<String>,
 }
 
 /// How ours did against a target.

@@ -20,8 +20,8 @@
 //! Each case becomes a test of its own, `records::put_then_get` and so on. A case about a capability that the backend does not declare
 //! checks that it is refused instead. A case that can't run for want of something [`skip`]s, and says why.
 //!
-//! What tests of backends on servers need beside the suites is here too: a [network that breaks](proxy), [certificates], a [server](server::OwnServer)
-//! that is killed, [load], and [replicas](replica).
+//! What tests of backends on servers need beside the suites is here too: a [network that breaks](proxy), a [count of requests](requests),
+//! [certificates], a [server](server::OwnServer) that is killed, [load], and [replicas](replica).
 //!
 //! Cases that wait pass time on a manual clock where the [`Harness`] offers one, and wait for short real times otherwise. They assert
 //! order and "not before", never that something was quick: they hold on a slow and busy machine.
@@ -43,6 +43,7 @@ pub mod queues;
 pub mod records;
 #[cfg(unix)]
 pub mod replica;
+pub mod requests;
 mod run;
 #[cfg(unix)]
 pub mod server;

@@ -145,15 +145,8 @@ pub(crate) fn decode_stem(schema: &TableSchema, name: &str) -> Stem {
         KeyType::Integer => text.parse().ok().map(KeyPart::Integer),
         KeyType::Text => decode_text(text).map(KeyPart::Text),
     };
-    let key = match (&schema.partition, name.split_once(',')) {
-        (Some(partition), Some((first, second))) => part(partition.kind, first)
-            .zip(part(schema.id.kind, second))
-            .map(|(partition, id)| Key { partition: Some(partition), id }),
-        (None, None) => part(schema.id.kind, name).map(|id| Key { partition: None, id }),
-        _ => None,
-    };
     // Two names must not mean one key.
-    key.filter(|key| stem(key) == name).map_or(Stem::Foreign, Stem::Key)
+    schema.key_of_name(name, ",", part).filter(|key| stem(key) == name).map_or(Stem::Foreign, Stem::Key)
 }
 
 #[cfg(test)]

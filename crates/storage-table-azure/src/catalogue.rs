@@ -69,6 +69,7 @@ async fn is_there(store: &Store, schema: &TableSchema) -> Result<bool> {
     if is_empty(store, &there.there).await?.is_none() {
         store.client.create_table(&there.there).await?;
     }
+    store.remember(there);
     Ok(true)
 }
 
@@ -104,7 +105,10 @@ pub(crate) async fn create(store: &Store, schema: &TableSchema) -> Result<bool> 
             )));
         }
         match insert(store, schema, &there).await {
-            Ok(()) => return Ok(true),
+            Ok(table) => {
+                store.remember(table);
+                return Ok(true);
+            }
             Err(refusal) if refusal.is_overtaken() => {}
             Err(refusal) if refusal.is(code::NO_TABLE) => {
                 store.client.create_table(&names::catalogue(&store.prefix)).await?;
@@ -130,10 +134,11 @@ fn row(store: &Store, table: &Table, version: usize) -> Result<(Place, Map<Strin
     Ok((place, entity))
 }
 
-async fn insert(store: &Store, schema: &TableSchema, there: &str) -> Result<(), Refusal> {
+async fn insert(store: &Store, schema: &TableSchema, there: &str) -> Result<Table, Refusal> {
     let table = Table { schema: schema.clone(), there: there.to_owned(), past: Vec::new() };
     let (place, entity) = row(store, &table, 1)?;
-    store.client.change(&names::catalogue(&store.prefix), &place, &Change::Insert(entity)).await.map(drop)
+    store.client.change(&names::catalogue(&store.prefix), &place, &Change::Insert(entity)).await?;
+    Ok(table)
 }
 
 /// Changes the schema; records are changed as they are read. What they can't be changed into is found out first.

@@ -190,6 +190,9 @@ fn property(name: &str, kind: ColumnType, comparison: Comparison, value: &Value)
         {
             term(quoted(text))
         }
+        // Integers are `Edm.Int64` here, and a constant must be of the property's own type: so says the service's documentation. Where another program wrote
+        // an `Edm.Int32`, the emulator (3.35) answers 500 as soon as it compares it with such a constant. No other form will do: without `L` it finds no
+        // Int64 by `eq`, and the service takes 32 bits; both forms joined by `or` end at the same place.
         (ColumnType::Integer, Value::Number(n)) => term(format!("{}L", n.as_i64()?)),
         (ColumnType::Real, Value::Number(n)) => term(real(n.as_f64().filter(|_| n.is_f64())?)?),
         (ColumnType::Boolean, Value::Bool(value)) if comparison == Comparison::Eq => term(value.to_string()),

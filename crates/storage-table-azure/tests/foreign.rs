@@ -7,7 +7,7 @@ mod common;
 use common::peer::Peer;
 use serde_json::json;
 use storage_core::{
-    ColumnType, Expect, Filter, KeyType, Query, QueueStore, RecordStore, TableName, TableSchema, Version, fields,
+    ColumnType, ErrorKind, Expect, Filter, KeyType, Query, QueueStore, RecordStore, TableName, TableSchema, Version, fields,
 };
 use storage_memory::MemoryStore;
 use storage_tasks::{NewTask, TaskId, TaskOptions, TaskStatus, TaskStore};
@@ -137,4 +137,43 @@ async fn every_type_goes_both_ways() {
     let version = store.update(&table, ("a", 2), fields(json!({"text": "c"})), Expect::Version(Version::FIRST)).await.unwrap();
     let found = peer.one(json!({"do": "get", "partition": "a", "row": "0000000000000000002"}));
     assert_eq!((version, &found["text"], &found["whole"]), (Version(2), &json!("c"), &json!({"Edm.Int64": 6})));
+}
+
+/// An integer that they wrote as `Edm.Int32` into a declared column is read as any other; a filter on that column may be refused, but is never answered without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn integers_of_32_bits_are_never_lost_silently() {
+    let Some(address) = common::address_or_skip() else { return };
+    let prefix = common::prefix();
+    let Some(peer) = Peer::or_skip(&address, &format!("{prefix}narrow")) else { return };
+    let store = common::open(&common::url(&address, &prefix));
+    let table: TableName = "narrow".parse().unwrap();
+    let schema = TableSchema::builder("narrow").partition("p", KeyType::Text).column("whole", ColumnType::Integer);
+    store.create_table(&schema.column("text", ColumnType::Text).keep_undeclared().build().unwrap()).await.unwrap();
+    peer.one(json!({"do": "create", "entity": {"PartitionKey": "a", "RowKey": "1", "whole": 6, "text": "b", "more": 3}}));
+    let whole = |filter: Filter| {
+        let (store, query) = (store.clone(), Query::table(table.clone()).unwrap().filter(filter));
+        async move {
+            Ok::<_, storage_core::Error>(
+                store.scan(&query).await?.records.iter().map(|it| it.fields["whole"].clone()).collect::<Vec<_>>(),
+            )
+        }
+    };
+    assert_eq!(store.get(&table, ("a", "1")).await.unwrap().unwrap().fields["whole"], 6);
+    // By other columns it is found, by an undeclared one of the same type as well: that is compared here.
+    for filter in [Filter::All, Filter::eq("text", "b").unwrap(), Filter::eq("more", 3).unwrap()] {
+        assert_eq!(whole(filter.clone()).await.unwrap(), [6], "{filter:?}");
+    }
+    for filter in [Filter::eq("whole", 6).unwrap(), Filter::gt("whole", 5).unwrap(), Filter::is_in("whole", [5, 6]).unwrap()] {
+        match whole(filter.clone()).await {
+            Ok(found) => assert_eq!(found, [6], "{filter:?}"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{filter:?}: {error:?}"),
+        }
+        // What the service need not look at is in nobody's way.
+        let elsewhere = Filter::eq("p", "b").unwrap() & filter;
+        assert_eq!(whole(elsewhere.clone()).await.unwrap(), Vec::<serde_json::Value>::new(), "{elsewhere:?}");
+    }
+    // Written here, it is an Int64.
+    store.update(&table, ("a", "1"), fields(json!({"text": "c"})), Expect::Anything).await.unwrap();
+    assert_eq!(peer.one(json!({"do": "get", "partition": "a", "row": "1"}))["whole"], json!({"Edm.Int64": 6}));
+    assert_eq!(whole(Filter::eq("whole", 6).unwrap()).await.unwrap(), [6]);
 }

@@ -16,7 +16,7 @@ pub use column::{Column, ColumnRef, ColumnType, Index, KeyColumn, KeyType};
 
 use crate::record::Fields;
 use crate::value::{self, canonical, check_json};
-use crate::{ColumnName, Error, Key, Result, TableName};
+use crate::{ColumnName, Error, Key, KeyPart, Result, TableName};
 
 /// How many columns a table may have.
 pub const MAX_COLUMNS: usize = 500;
@@ -130,6 +130,17 @@ impl TableSchema {
     /// The key columns: partition (where there is one), then id.
     pub fn key_columns(&self) -> impl Iterator<Item = &KeyColumn> {
         self.partition.iter().chain(std::iter::once(&self.id))
+    }
+
+    /// The key that a name stands for which a backend made of one: its parts, with `between` in the middle where there are two, each as `part` reads it by its type.
+    /// `None`: no key of this table. Whoever has several names for one key still has to tell which of them is its own.
+    pub fn key_of_name(&self, name: &str, between: &str, part: impl Fn(KeyType, &str) -> Option<KeyPart>) -> Option<Key> {
+        let (partition, id) = match (&self.partition, name.split_once(between)) {
+            (Some(column), Some((first, second))) => (Some(part(column.kind, first)?), second),
+            (None, None) => (None, name),
+            _ => return None,
+        };
+        Some(Key { partition, id: part(self.id.kind, id)? })
     }
 
     /// Checks that `key` has the parts and types of this table's key.
@@ -324,6 +335,25 @@ mod tests {
             (History::KeepAll, History::Keep(3), History::None)
         );
         assert_eq!(read(r#""keepall""#), History::KeepAll, "as it was written before");
+    }
+
+    #[test]
+    fn keys_are_read_from_names() {
+        let part = |kind: KeyType, text: &str| match kind {
+            KeyType::Integer => text.parse().ok().map(KeyPart::Integer),
+            KeyType::Text => Some(KeyPart::from(text)),
+        };
+        let two = TableSchema::builder("t").partition("p", KeyType::Text).key_of("n", KeyType::Integer).build().unwrap();
+        for (schema, name, key) in [
+            (&invoices(), "7", Some(Key::from(7))),
+            (&invoices(), "x", None),
+            (&invoices(), "a--7", None),
+            (&two, "a--7", Some(("a", 7).into())),
+            (&two, "a--x", None),
+            (&two, "7", None),
+        ] {
+            assert_eq!(schema.key_of_name(name, "--", part), key, "{name}");
+        }
     }
 
     #[test]

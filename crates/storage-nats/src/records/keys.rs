@@ -58,15 +58,8 @@ pub(super) fn partition(bucket: &str, of: &KeyPart) -> String {
 /// The key of a record's subject. `None`: no key of this table has it.
 pub(super) fn key(schema: &TableSchema, bucket: &str, subject: &Subject) -> Option<Key> {
     let name = subject.strip_prefix(ROOT)?.strip_prefix('.')?.strip_prefix(bucket)?.strip_prefix('.')?;
-    let key = match (&schema.partition, name.split_once('.')) {
-        (Some(column), Some((first, second))) => {
-            Key { partition: Some(decode(column.kind, first)?), id: decode(schema.id.kind, second)? }
-        }
-        (None, None) => Key { partition: None, id: decode(schema.id.kind, name)? },
-        _ => return None,
-    };
     // Two subjects must not mean one key.
-    (record(bucket, &key) == subject.as_str()).then_some(key)
+    schema.key_of_name(name, ".", decode).filter(|key| record(bucket, key) == subject.as_str())
 }
 
 fn part(part: &KeyPart) -> String {

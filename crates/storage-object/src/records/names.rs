@@ -147,15 +147,8 @@ pub(super) fn decode(schema: &TableSchema, name: &str) -> Stem {
         KeyType::Integer => KeyPart::from_sortable_integer(text).map(KeyPart::Integer),
         KeyType::Text => decode_text(text).map(KeyPart::Text),
     };
-    let key = match (&schema.partition, name.split_once("!/")) {
-        (Some(column), Some((first, second))) => part(column.kind, first)
-            .zip(part(schema.id.kind, second))
-            .map(|(partition, id)| Key { partition: Some(partition), id }),
-        (None, None) => part(schema.id.kind, name).map(|id| Key { partition: None, id }),
-        _ => None,
-    };
     // Two names must not mean one key.
-    key.filter(|key| record(key) == name).map_or(Stem::Foreign, Stem::Key)
+    schema.key_of_name(name, "!/", part).filter(|key| record(key) == name).map_or(Stem::Foreign, Stem::Key)
 }
 
 #[cfg(test)]
