@@ -1,0 +1,28 @@
+//! Caches: values in memory, in files and in tiers, with loads that are done once; and backends that keep what others hold.
+//!
+//! A [`Cache`](storage_core::Cache) keeps bytes by key. [`MemoryCache`] keeps them in this process. A program holds a [`CacheStore`] over one of them, which loads what is missing: one
+//! load a key, whoever asks, and nothing kept that was overtaken by a change.
+//!
+//! ```
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use storage_cache::{CacheStore, MemoryCache};
+//! use storage_core::SetOptions;
+//!
+//! let cache = CacheStore::new(Arc::new(MemoryCache::new(64 << 20)));
+//! let minute = SetOptions::ttl(Duration::from_secs(60));
+//! let rates = cache.get_or_load("rates/today", &minute, || async { Ok("1.0842".into()) }).await?;
+//! assert_eq!(rates, "1.0842");
+//! assert_eq!(cache.load_stats().loads, 1);
+//! # Ok::<(), storage_core::Error>(()) })?;
+//! # Ok::<(), storage_core::Error>(())
+//! ```
+
+mod counters;
+mod memory;
+mod store;
+
+pub use counters::OnRemoval;
+pub use memory::MemoryCache;
+pub use store::{CacheStore, LoadStats, RefreshOptions};
