@@ -19,10 +19,21 @@
 //! # Ok::<(), storage_core::Error>(())
 //! ```
 
+mod blobs;
 mod counters;
+mod epochs;
+mod file;
+mod folder;
 mod memory;
+mod order;
+mod records;
 mod store;
+mod tiered;
 
+pub use blobs::{CacheOptions, CachedBlobs, FileOptions};
 pub use counters::OnRemoval;
+pub use file::{FileCache, FileCacheOptions};
 pub use memory::MemoryCache;
+pub use records::{CachedRecords, RecordCacheOptions};
 pub use store::{CacheStore, LoadStats, RefreshOptions};
+pub use tiered::{TierOptions, TieredCache};

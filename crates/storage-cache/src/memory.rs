@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use moka::notification;
-use storage_core::{
-    BackendInfo, Cache, CacheCapabilities, CacheStats, Cached, Look, OpenFlag, RemovalCause, Result, SetOptions,
-};
+use storage_core::{BackendInfo, Cache, CacheCapabilities, CacheStats, Cached, Look, OpenFlag, RemovalCause, Result, SetOptions};
 
 use crate::counters::{Counters, OnRemoval};
 
@@ -130,7 +128,7 @@ impl MemoryCache {
     /// The same, not counted: who asks goes on elsewhere.
     pub(crate) fn find_quietly(&self, key: &str) -> Option<Cached> {
         let Entry { value, refresh_at, life, .. } = self.shared.entries.get(key)?;
-        (life == self.shared.life.load(Ordering::Acquire)).then_some(Cached { value, refresh_at })
+        (life == self.shared.life.load(Ordering::Acquire)).then_some(Cached { value, refresh_at, left: None })
     }
 
     /// Keeps a value in place of the one that was there.
@@ -148,8 +146,10 @@ impl MemoryCache {
 
     /// Removes a value. `false`: there was none.
     pub fn forget(&self, key: &str) -> bool {
-        let gone = self.shared.entries.remove(key);
-        gone.is_some_and(|entry| entry.life == self.shared.life.load(Ordering::Acquire))
+        // What moka removes may have been over already.
+        let there = self.find_quietly(key).is_some();
+        self.shared.entries.invalidate(key);
+        there
     }
 
     /// Removes all values.

@@ -63,6 +63,8 @@ pub struct Cached {
     pub value: Bytes,
     /// From when on it should be fetched anew.
     pub refresh_at: Option<DateTime<Utc>>,
+    /// How long its time still lasts. `None`: for ever, or the cache does not tell.
+    pub left: Option<Duration>,
 }
 
 impl Cached {

@@ -56,7 +56,9 @@ pub use blob::{
     ListOptions, PutMode, PutOptions, SignedAccess,
 };
 pub use blob_store::BlobStore;
-pub use cache::{Cache, CacheCapabilities, CacheStats, Cached, Look, MAX_CACHE_KEY, RemovalCause, Removals, SetOptions, check_cache_key};
+pub use cache::{
+    Cache, CacheCapabilities, CacheStats, Cached, Look, MAX_CACHE_KEY, RemovalCause, Removals, SetOptions, check_cache_key,
+};
 pub use capability::{BackendInfo, BlobCapabilities, QueueCapabilities, RecordCapabilities, require};
 pub use clock::Clock;
 pub use consumer::{Consumer, ConsumerOptions, ConsumerReport, Outcome};

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use storage_core::{
-    Cache, CacheStats, Cached, Clock, Look, Result, ResultExt as _, SetOptions, check_cache_key, require,
-};
+use storage_core::{Cache, CacheStats, Cached, Clock, Look, Result, ResultExt as _, SetOptions, check_cache_key, require};
 
 use self::flight::{Flights, Joined, Stripe};
 pub use self::refresh::RefreshOptions;

@@ -95,7 +95,10 @@ impl CacheStore {
         let Some(cached) = self.shared.look_if_it_works(key).await else {
             return self.shared.load(key, &self.shared.set_options(options), load).await;
         };
-        if cached.refresh_at.is_some() && cached.is_due(self.shared.clock.now()) && !self.shared.flights.stripe(key).is_loading(key) {
+        if cached.refresh_at.is_some()
+            && cached.is_due(self.shared.clock.now())
+            && !self.shared.flights.stripe(key).is_loading(key)
+        {
             let (shared, key, options) = (Arc::clone(&self.shared), Box::<str>::from(key), *options);
             tokio::spawn(async move { shared.refresh(&key, &options, load).await });
         }

@@ -1,12 +1,12 @@
-//! How an entry lies in its file: what it is, then the blob in pieces, each with its checksum.
+//! How an entry lies in its file: what it is, then its bytes in pieces, each with its checksum.
 //!
 //! ```text
 //!  0   8  magic
 //!  8   4  version: 1
 //! 12   4  length of the description
-//! 16      description, in JSON: whose blob it is, its path, size, mark, time and attributes
+//! 16      description: what it is of, and how many bytes it has, as who keeps it writes that
 //!     16  checksum of what stands before
-//!         up to 256 KiB of the blob, then 16 of checksum
+//!         up to 256 KiB of the bytes, then 16 of checksum
 //!         …
 //! ```
 //!
@@ -18,11 +18,9 @@ use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use storage_core::{BlobMeta, BlobPath};
 use twox_hash::XxHash3_128;
 
-/// How many bytes of the blob a piece holds; the last one what is left.
+/// How many bytes a piece holds; the last one what is left.
 pub(super) const PIECE: usize = 256 << 10;
 /// So many pieces are read at once.
 const AT_ONCE: u64 = 4;
@@ -36,16 +34,9 @@ const FIXED: usize = 16;
 /// A description is no longer than this: a path has 1 KiB, attributes little more than 2 KiB.
 const MAX_DESCRIPTION: usize = 64 << 10;
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Description {
-    source: String,
-    blob: BlobMeta,
-}
-
 /// Where the pieces are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     start: u64,
     size: u64,
     seed: u64,
@@ -70,7 +61,7 @@ impl Layout {
         self.start.saturating_add(self.size).saturating_add(self.size.div_ceil(PIECE as u64) * SUM as u64)
     }
 
-    /// How many bytes the blob has.
+    /// How many bytes there are in all pieces.
     pub(super) const fn size(self) -> u64 {
         self.size
     }
@@ -79,25 +70,24 @@ impl Layout {
         Sum(XxHash3_128::with_seed(self.seed.wrapping_add(piece)))
     }
 
-    /// How many bytes of the blob a piece holds.
+    /// How many bytes a piece holds.
     fn piece_len(self, piece: u64) -> usize {
         let left = self.size.saturating_sub(piece * PIECE as u64);
         usize::try_from(left).unwrap_or(usize::MAX).min(PIECE)
     }
 }
 
-/// The head of a new entry, and where its pieces go. `None`: there is no describing the blob.
-pub(super) fn head(source: &str, blob: &BlobMeta) -> Option<(Vec<u8>, Layout)> {
-    let description = serde_json::to_vec(&Description { source: source.to_owned(), blob: blob.clone() }).ok()?;
+/// The head of a new entry of `size` bytes, and where its pieces go. `None`: the description is too long.
+pub(crate) fn head(description: &[u8], size: u64) -> Option<(Vec<u8>, Layout)> {
     let len = u32::try_from(description.len()).ok().filter(|_| description.len() <= MAX_DESCRIPTION)?;
     let mut head = Vec::with_capacity(FIXED + description.len() + SUM);
     head.extend_from_slice(&MAGIC);
     head.extend_from_slice(&VERSION.to_le_bytes());
     head.extend_from_slice(&len.to_le_bytes());
-    head.extend_from_slice(&description);
+    head.extend_from_slice(description);
     let sum = XxHash3_128::oneshot(&head);
     head.extend_from_slice(&sum.to_le_bytes());
-    let layout = Layout { start: head.len() as u64, size: blob.size, seed: seed(sum) };
+    let layout = Layout { start: head.len() as u64, size, seed: seed(sum) };
     Some((head, layout))
 }
 
@@ -106,20 +96,20 @@ const fn seed(sum: u128) -> u64 {
     sum as u64
 }
 
-fn damaged(what: &str) -> io::Error {
+pub(crate) fn damaged(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
 
 /// An entry that is open: its head is good, its pieces are checked as they are read.
 #[derive(Debug)]
-pub(in crate::transform::cache) struct Entry {
+pub(crate) struct Entry {
     file: File,
     layout: Layout,
 }
 
 impl Entry {
-    /// Reads the head, which has to be that of this blob's entry.
-    pub(super) fn open(mut file: File, source: &str, path: &BlobPath) -> io::Result<(Self, BlobMeta)> {
+    /// Reads the head, of whose description `read` makes how many bytes follow and what else is of interest, or finds that it is another's.
+    pub(super) fn open<T>(mut file: File, read: impl FnOnce(&[u8]) -> io::Result<(u64, T)>) -> io::Result<(Self, T)> {
         let mut fixed = [0; FIXED];
         file.read_exact(&mut fixed)?;
         let number = |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
@@ -136,15 +126,12 @@ impl Entry {
         if kept != sum.to_le_bytes() {
             return Err(damaged("its head is damaged"));
         }
-        let description: Description = serde_json::from_slice(&described[FIXED..])?;
-        if description.source != source || description.blob.path != *path {
-            return Err(damaged("it is another blob's"));
-        }
-        let layout = Layout { start: head.len() as u64, size: description.blob.size, seed: seed(sum) };
+        let (size, what) = read(&described[FIXED..])?;
+        let layout = Layout { start: head.len() as u64, size, seed: seed(sum) };
         if file.metadata()?.len() != layout.len() {
             return Err(damaged("it is cut, or longer than it should be"));
         }
-        Ok((Self { file, layout }, description.blob))
+        Ok((Self { file, layout }, what))
     }
 
     pub(super) fn file(&self) -> &File {
@@ -152,7 +139,7 @@ impl Entry {
     }
 
     /// What `wanted` has in the next few pieces, checked; at least a byte.
-    pub(in crate::transform::cache) fn read(&mut self, wanted: &Range<u64>) -> io::Result<Vec<Bytes>> {
+    pub(crate) fn read(&mut self, wanted: &Range<u64>) -> io::Result<Vec<Bytes>> {
         let first = wanted.start / PIECE as u64;
         let end = wanted.end.div_ceil(PIECE as u64).min(first + AT_ONCE);
         let lens: Vec<usize> = (first..end).map(|piece| self.layout.piece_len(piece)).collect();
@@ -177,7 +164,7 @@ impl Entry {
     }
 
     /// All of it.
-    pub(super) fn read_all(&mut self) -> io::Result<Bytes> {
+    pub(crate) fn read_all(&mut self) -> io::Result<Bytes> {
         let mut all = Vec::with_capacity(usize::try_from(self.layout.size).unwrap_or_default());
         while (all.len() as u64) < self.layout.size {
             let pieces = self.read(&(all.len() as u64..self.layout.size))?;
