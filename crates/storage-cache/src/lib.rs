@@ -1,7 +1,9 @@
 //! Caches: values in memory, in files and in tiers, with loads that are done once; and backends that keep what others hold.
 //!
-//! A [`Cache`](storage_core::Cache) keeps bytes by key. [`MemoryCache`] keeps them in this process. A program holds a [`CacheStore`] over one of them, which loads what is missing: one
-//! load a key, whoever asks, and nothing kept that was overtaken by a change.
+//! A [`Cache`](storage_core::Cache) keeps bytes by key: [`MemoryCache`] in this process, [`FileCache`] in a folder, where they survive restarts, and [`TieredCache`] in one in front of the
+//! other. A program holds a [`CacheStore`] over one of them, which loads what is missing: one load a key, whoever asks, and nothing kept that was overtaken by a change.
+//!
+//! [`CachedRecords`] and [`CachedBlobs`] are backends in front of backends. No read that begins after a write through them answers what was before it, in this process.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new()?.block_on(async {

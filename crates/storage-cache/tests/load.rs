@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use storage_cache::{CacheStore, MemoryCache, RefreshOptions};
+use storage_cache::{CacheStore, FileCache, FileCacheOptions, MemoryCache, RefreshOptions, TierOptions, TieredCache};
 use storage_core::{Cache, Clock, Error, ErrorKind, Result, SetOptions};
 use tokio::sync::{Notify, oneshot};
 
@@ -188,10 +188,24 @@ async fn a_load_is_kept_whatever_happens_to_others() {
     assert_eq!(cache.get("a").await.unwrap(), Some("value".into()));
 }
 
-/// 64 tasks write and read 100 keys at random: each write goes to the source, then takes the key out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_sees_what_is_older_than_their_own_write() {
-    let cache = store();
+    own_writes_show(store(), 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_sees_what_is_older_than_their_own_write_in_tiers() {
+    for promote_after in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let files = FileCache::new(FileCacheOptions::new(folder.path()), Clock::system());
+        let options = TierOptions { promote_after, ..TierOptions::default() };
+        let tiers = TieredCache::new(MemoryCache::new(1 << 20), Arc::new(files), options);
+        own_writes_show(CacheStore::new(Arc::new(tiers)), 50).await;
+    }
+}
+
+/// 64 tasks write and read 100 keys at random: each write goes to the source, then takes the key out.
+async fn own_writes_show(cache: CacheStore, steps: usize) {
     let source: Arc<Vec<AtomicU64>> = Arc::new((0..100).map(|_| AtomicU64::new(0)).collect());
     let tasks: Vec<_> = (0..64_u64)
         .map(|task| {
@@ -199,7 +213,7 @@ async fn nobody_sees_what_is_older_than_their_own_write() {
             tokio::spawn(async move {
                 let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(task + 1);
                 let mut own = vec![0_u64; 100];
-                for _ in 0..500 {
+                for _ in 0..steps {
                     state ^= state << 13;
                     state ^= state >> 7;
                     state ^= state << 17;

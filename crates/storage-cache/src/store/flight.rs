@@ -34,8 +34,30 @@ pub(super) struct Flights {
 }
 
 impl Flights {
-    pub(super) fn new() -> Self {
-        Self { stripes: (0..STRIPES).map(|_| Stripe::default()).collect(), hasher: RandomState::new() }
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { stripes: (0..STRIPES).map(|_| Stripe::default()).collect(), hasher: RandomState::new() })
+    }
+
+    /// Joins the load of a key, or begins one.
+    pub(super) fn join(self: &Arc<Self>, key: &str) -> Joined {
+        let mut flights = self.stripe(key).flights();
+        let flight = match flights.get(key) {
+            Some(flight) => Arc::clone(flight),
+            None => Arc::clone(flights.entry(key.into()).or_default()),
+        };
+        flight.parts.fetch_add(1, Ordering::Relaxed);
+        Joined { flights: Arc::clone(self), key: key.into(), flight }
+    }
+
+    /// Begins a load. `None`: there is one.
+    pub(super) fn begin(self: &Arc<Self>, key: &str) -> Option<Joined> {
+        let mut flights = self.stripe(key).flights();
+        if flights.contains_key(key) {
+            return None;
+        }
+        let flight = Arc::clone(flights.entry(key.into()).or_default());
+        flight.parts.fetch_add(1, Ordering::Relaxed);
+        Some(Joined { flights: Arc::clone(self), key: key.into(), flight })
     }
 
     pub(super) fn stripe(&self, key: &str) -> &Stripe {
@@ -52,32 +74,6 @@ impl Stripe {
     fn flights(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Flight>>> {
         // It is changed by steps that don't panic.
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Joins the load of a key, or begins one.
-    pub(super) fn join<'a>(&'a self, key: &'a str) -> Joined<'a> {
-        let mut flights = self.flights();
-        let flight = match flights.get(key) {
-            Some(flight) => Arc::clone(flight),
-            None => Arc::clone(flights.entry(key.into()).or_default()),
-        };
-        flight.parts.fetch_add(1, Ordering::Relaxed);
-        Joined { stripe: self, key, flight }
-    }
-
-    /// Begins a load. `None`: there is one.
-    pub(super) fn begin<'a>(&'a self, key: &'a str) -> Option<Joined<'a>> {
-        let mut flights = self.flights();
-        if flights.contains_key(key) {
-            return None;
-        }
-        let flight = Arc::clone(flights.entry(key.into()).or_default());
-        flight.parts.fetch_add(1, Ordering::Relaxed);
-        Some(Joined { stripe: self, key, flight })
-    }
-
-    pub(super) fn is_loading(&self, key: &str) -> bool {
-        self.flights().contains_key(key)
     }
 
     /// What is being loaded is of before now: it is not kept, and nobody joins it any more.
@@ -99,29 +95,33 @@ impl Stripe {
 }
 
 /// Somebody's part in a load. The last to leave ends it.
-pub(super) struct Joined<'a> {
-    stripe: &'a Stripe,
-    key: &'a str,
+pub(super) struct Joined {
+    flights: Arc<Flights>,
+    pub(super) key: Box<str>,
     pub(super) flight: Arc<Flight>,
 }
 
-impl Joined<'_> {
+impl Joined {
+    pub(super) fn stripe(&self) -> &Stripe {
+        self.flights.stripe(&self.key)
+    }
+
     /// True where nothing has changed the key since this load began.
     pub(super) fn is_current(&self) -> bool {
-        self.stripe.flights().get(self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight))
+        self.stripe().flights().get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight))
     }
 
     /// The load is done: those who are in it get its value, who comes later asks the cache.
     pub(super) fn land(&self) {
-        Stripe::end(&mut self.stripe.flights(), self.key, &self.flight);
+        Stripe::end(&mut self.stripe().flights(), &self.key, &self.flight);
     }
 }
 
-impl Drop for Joined<'_> {
+impl Drop for Joined {
     fn drop(&mut self) {
-        let mut flights = self.stripe.flights();
+        let mut flights = self.stripe().flights();
         if self.flight.parts.fetch_sub(1, Ordering::Relaxed) == 1 {
-            Stripe::end(&mut flights, self.key, &self.flight);
+            Stripe::end(&mut flights, &self.key, &self.flight);
         }
     }
 }

@@ -71,7 +71,7 @@ pub struct CacheStore {
 
 struct Shared {
     cache: Arc<dyn Cache>,
-    flights: Flights,
+    flights: Arc<Flights>,
     counters: LoadCounters,
     clock: Clock,
 }
@@ -245,7 +245,7 @@ impl Shared {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Bytes>>,
     {
-        let joined = self.flights.stripe(key).join(key);
+        let joined = self.flights.join(key);
         let mut turn = joined.flight.turn.lock().await;
         if let Some(value) = &*turn {
             count(&self.counters.shared);
@@ -257,24 +257,24 @@ impl Shared {
             return Ok(cached.value);
         }
         count(&self.counters.again);
-        let value = self.load_now(&joined, key, options, load).await?;
+        let value = self.load_now(&joined, options, load).await?;
         *turn = Some(value.clone());
         joined.land();
         Ok(value)
     }
 
     /// Loads, and keeps what was loaded unless the key was changed meanwhile. To be called by who has the turn.
-    async fn load_now<F, Fut>(&self, joined: &Joined<'_>, key: &str, options: &SetOptions, load: F) -> Result<Bytes>
+    async fn load_now<F, Fut>(&self, joined: &Joined, options: &SetOptions, load: F) -> Result<Bytes>
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Bytes>>,
     {
         count(&self.counters.loads);
         let value = load().await.inspect_err(|_| count(&self.counters.failures))?;
-        let _turn = self.flights.stripe(key).order.lock().await;
+        let _turn = joined.stripe().order.lock().await;
         if !joined.is_current() {
             count(&self.counters.outdated);
-        } else if let Err(error) = self.cache.set(key, value.clone(), options).await {
+        } else if let Err(error) = self.cache.set(&joined.key, value.clone(), options).await {
             self.do_without(&error);
         }
         Ok(value)

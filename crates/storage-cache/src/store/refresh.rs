@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use storage_core::{Result, SetOptions, clock};
 
+use super::flight::Joined;
 use super::{CacheStore, Shared};
 use crate::counters::count;
 
@@ -53,26 +54,27 @@ impl Shared {
         SetOptions { ttl: Some(ttl.saturating_add(stale)), idle: None, refresh_at }
     }
 
-    /// Loads a key anew, unless somebody does already.
-    async fn refresh<F, Fut>(&self, key: &str, options: &RefreshOptions, load: F)
+    /// Loads a key anew.
+    async fn refresh<F, Fut>(&self, joined: Joined, options: &RefreshOptions, load: F)
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Bytes>>,
     {
-        let Some(joined) = self.flights.stripe(key).begin(key) else { return };
         {
             let mut turn = joined.flight.turn.lock().await;
             if turn.is_some() {
                 return;
             }
             count(&self.counters.refreshes);
-            match self.load_now(&joined, key, &self.set_options(options), load).await {
+            match self.load_now(&joined, &self.set_options(options), load).await {
                 Ok(value) => {
                     *turn = Some(value);
                     joined.land();
                     return;
                 }
-                Err(error) => tracing::warn!(key, %error, "a cached value can't be loaded anew: the old one is used to its end"),
+                Err(error) => {
+                    tracing::warn!(key = &*joined.key, %error, "a cached value can't be loaded anew: the old one is used to its end")
+                }
             }
         }
         // Who needs it now may load it; who has something to give does not try again yet.
@@ -95,12 +97,13 @@ impl CacheStore {
         let Some(cached) = self.shared.look_if_it_works(key).await else {
             return self.shared.load(key, &self.shared.set_options(options), load).await;
         };
+        // Begun here rather than by the task: of many who ask at once, one has it.
         if cached.refresh_at.is_some()
             && cached.is_due(self.shared.clock.now())
-            && !self.shared.flights.stripe(key).is_loading(key)
+            && let Some(joined) = self.shared.flights.begin(key)
         {
-            let (shared, key, options) = (Arc::clone(&self.shared), Box::<str>::from(key), *options);
-            tokio::spawn(async move { shared.refresh(&key, &options, load).await });
+            let (shared, options) = (Arc::clone(&self.shared), *options);
+            tokio::spawn(async move { shared.refresh(joined, &options, load).await });
         }
         Ok(cached.value)
     }
