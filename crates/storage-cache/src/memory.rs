@@ -105,12 +105,12 @@ impl MemoryCache {
     fn build(max_bytes: u64, on_removal: Option<OnRemoval>) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let counters = Arc::new(Counters::new(on_removal));
-        let weigh = |key: &Box<str>, entry: &Entry| u32::try_from(key.len() + entry.value.len() + ENTRY).unwrap_or(u32::MAX);
         let tell = {
             let counters = Arc::clone(&counters);
             move |key: Arc<Box<str>>, _: Entry, cause| counters.gone(&key, cause_of(cause))
         };
-        let builder = moka::sync::Cache::builder().max_capacity(max_bytes).weigher(weigh);
+        let builder = moka::sync::Cache::<Box<str>, Entry>::builder().max_capacity(max_bytes);
+        let builder = builder.weigher(|key, entry| u32::try_from(key.len() + entry.value.len() + ENTRY).unwrap_or(u32::MAX));
         let entries = builder.expire_after(Terms).eviction_listener(tell).build();
         let info = BackendInfo::new("memory", format!("cache-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let (life, open) = (Arc::default(), OpenFlag::default());

@@ -181,7 +181,9 @@ async fn a_killed_process_leaves_what_it_has_set() -> Result<()> {
         }
         child.kill()?;
         // What it said before it died counts too.
-        said.extend(lines.map_while(|line| line.ok()).filter_map(|line| line.split("SET ").nth(1)?.trim().parse::<u64>().ok()));
+        said.extend(
+            lines.map_while(std::result::Result::ok).filter_map(|line| line.split("SET ").nth(1)?.trim().parse::<u64>().ok()),
+        );
         child.wait()?;
         let end = *said.last().unwrap();
         last = last.max(Some(end));

@@ -286,7 +286,7 @@ impl Folder {
     pub(crate) fn warn(&self, error: &io::Error) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             let dir = self.dir.display();
-            tracing::warn!(%dir, %error, "nothing can be cached in this folder, or too little: what is not there is fetched again; this is said once");
+            tracing::warn!(%dir, %error, "entries can't be cached in this folder: what is not there is fetched again; this is said once");
         }
     }
 }

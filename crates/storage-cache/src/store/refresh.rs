@@ -73,7 +73,7 @@ impl Shared {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(key = &*joined.key, %error, "a cached value can't be loaded anew: the old one is used to its end")
+                    tracing::warn!(key = &*joined.key, %error, "a cached value can't be loaded anew: the old one is used to its end");
                 }
             }
         }
