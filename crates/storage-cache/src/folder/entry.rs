@@ -31,6 +31,8 @@ const MAGIC: [u8; 8] = *b"\x93SLCAC\r\n";
 const VERSION: u32 = 1;
 /// Magic, version, length.
 const FIXED: usize = 16;
+/// So much is read at first.
+const BEGIN: usize = 16 << 10;
 /// A description is no longer than this: a path has 1 KiB, attributes little more than 2 KiB.
 const MAX_DESCRIPTION: usize = 64 << 10;
 
@@ -105,33 +107,37 @@ pub(crate) fn damaged(what: &str) -> io::Error {
 pub(crate) struct Entry {
     file: File,
     layout: Layout,
+    /// What was read together with the head: all of a small entry.
+    begin: Bytes,
 }
 
 impl Entry {
     /// Reads the head, of whose description `read` makes how many bytes follow and what else is of interest, or finds that it is another's.
-    pub(super) fn open<T>(mut file: File, read: impl FnOnce(&[u8]) -> io::Result<(u64, T)>) -> io::Result<(Self, T)> {
-        let mut fixed = [0; FIXED];
-        file.read_exact(&mut fixed)?;
-        let number = |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
-        if fixed[..8] != MAGIC || number(8) != VERSION {
+    pub(super) fn open<T>(mut file: File, len: u64, read: impl FnOnce(&[u8]) -> io::Result<(u64, T)>) -> io::Result<(Self, T)> {
+        let mut begin = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(BEGIN)];
+        file.read_exact(&mut begin)?;
+        let number = |at: usize| u32::from_le_bytes([begin[at], begin[at + 1], begin[at + 2], begin[at + 3]]);
+        if begin.len() < FIXED || begin[..8] != MAGIC || number(8) != VERSION {
             return Err(damaged("it is no entry, or one of another version"));
         }
-        let len = usize::try_from(number(12)).ok().filter(|len| *len <= MAX_DESCRIPTION);
-        let len = len.ok_or_else(|| damaged("its head is damaged"))?;
-        let mut head = vec![0; FIXED + len + SUM];
-        head[..FIXED].copy_from_slice(&fixed);
-        file.read_exact(&mut head[FIXED..])?;
-        let (described, kept) = head.split_at(FIXED + len);
-        let sum = XxHash3_128::oneshot(described);
-        if kept != sum.to_le_bytes() {
+        let described = usize::try_from(number(12)).ok().filter(|len| *len <= MAX_DESCRIPTION);
+        let described = FIXED + described.ok_or_else(|| damaged("its head is damaged"))?;
+        let head = described + SUM;
+        if begin.len() < head {
+            let known = begin.len();
+            begin.resize(head, 0);
+            file.read_exact(&mut begin[known..])?;
+        }
+        let sum = XxHash3_128::oneshot(&begin[..described]);
+        if begin[described..head] != sum.to_le_bytes() {
             return Err(damaged("its head is damaged"));
         }
-        let (size, what) = read(&described[FIXED..])?;
-        let layout = Layout { start: head.len() as u64, size, seed: seed(sum) };
-        if file.metadata()?.len() != layout.len() {
+        let (size, what) = read(&begin[FIXED..described])?;
+        let layout = Layout { start: head as u64, size, seed: seed(sum) };
+        if len != layout.len() {
             return Err(damaged("it is cut, or longer than it should be"));
         }
-        Ok((Self { file, layout }, what))
+        Ok((Self { file, layout, begin: begin.into() }, what))
     }
 
     pub(super) fn file(&self) -> &File {
@@ -150,11 +156,7 @@ impl Entry {
         let mut pieces = Vec::with_capacity(lens.len());
         for (piece, len) in (first..end).zip(lens) {
             let mut bytes = rest.split_to(len);
-            let mut sum = self.layout.sum(piece);
-            sum.add(&bytes);
-            if *rest.split_to(SUM) != sum.end() {
-                return Err(damaged("a piece of it is damaged"));
-            }
+            self.check(piece, &bytes, &rest.split_to(SUM))?;
             let begin = piece * PIECE as u64;
             let within = |at: u64| usize::try_from(at.saturating_sub(begin)).unwrap_or(usize::MAX).min(len);
             bytes = bytes.slice(within(wanted.start)..within(wanted.end));
@@ -165,16 +167,39 @@ impl Entry {
 
     /// All of it.
     pub(crate) fn read_all(&mut self) -> io::Result<Bytes> {
-        let mut all = Vec::with_capacity(usize::try_from(self.layout.size).unwrap_or_default());
-        while (all.len() as u64) < self.layout.size {
-            let pieces = self.read(&(all.len() as u64..self.layout.size))?;
-            if let ([only], true) = (&*pieces, all.is_empty())
-                && only.len() as u64 == self.layout.size
-            {
-                return Ok(only.clone());
+        let size = usize::try_from(self.layout.size).map_err(|_| damaged("it is larger than memory"))?;
+        if self.begin.len() as u64 == self.layout.len() && size <= PIECE {
+            return self.begun(size);
+        }
+        let mut all = Vec::with_capacity(size);
+        self.file.seek(SeekFrom::Start(self.layout.start))?;
+        for piece in 0..self.layout.size.div_ceil(PIECE as u64) {
+            let from = all.len();
+            let len = self.layout.piece_len(piece);
+            let read = (&mut self.file).take(len as u64).read_to_end(&mut all)?;
+            let mut kept = [0; SUM];
+            self.file.read_exact(&mut kept)?;
+            self.check(piece, &all[from..], &kept)?;
+            if read != len {
+                return Err(damaged("it is cut"));
             }
-            pieces.iter().for_each(|piece| all.extend_from_slice(piece));
         }
         Ok(all.into())
+    }
+
+    /// All of it, where it was read with the head, and is one piece at most.
+    fn begun(&self, size: usize) -> io::Result<Bytes> {
+        let start = self.begin.len() - size - if size == 0 { 0 } else { SUM };
+        let bytes = self.begin.slice(start..start + size);
+        if size > 0 {
+            self.check(0, &bytes, &self.begin[start + size..])?;
+        }
+        Ok(bytes)
+    }
+
+    fn check(&self, piece: u64, bytes: &[u8], kept: &[u8]) -> io::Result<()> {
+        // At once, which is faster than as it grows, and the same.
+        let sum = XxHash3_128::oneshot_with_seed(self.layout.seed.wrapping_add(piece), bytes);
+        if kept == sum.to_le_bytes() { Ok(()) } else { Err(damaged("a piece of it is damaged")) }
     }
 }

@@ -175,17 +175,17 @@ impl Folder {
             }
         };
         let read = || {
-            let (entry, described) = Entry::open(file, described)?;
-            self.use_now(name, entry.file());
+            let meta = file.metadata()?;
+            let (entry, described) = Entry::open(file, meta.len(), described)?;
+            self.use_now(name, entry.file(), &meta);
             then(entry, described)
         };
         read().map_err(|error| self.damaged(name, of, &error)).ok()
     }
 
     /// Notes that an entry is used: here, and for others in its file.
-    fn use_now(&self, name: Name, file: &File) {
+    fn use_now(&self, name: Name, file: &File, meta: &fs::Metadata) {
         let now = SystemTime::now();
-        let Ok(meta) = file.metadata() else { return };
         self.index().used(name, on_disk(meta.len()), now);
         let last = meta.modified().ok().and_then(|last| now.duration_since(last).ok());
         if last.is_none_or(|last| last > USE) {
