@@ -14,6 +14,7 @@ pages! {
     records: "../records.md";
     queues: "../queues.md";
     blobs: "../blobs.md";
+    cache: "../cache.md";
     configuration: "../configuration.md";
     layers: "../layers.md";
     tasks: "../tasks.md";

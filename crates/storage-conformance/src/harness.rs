@@ -229,3 +229,69 @@ impl<D: Driver> Harness for DriverHarness<D> {
         self.broken.as_ref().map(|broken| broken()).transpose()
     }
 }
+
+/// Another harness, with a layer in front of everything that it opens: a layer must not change what the suites see.
+pub struct LayeredHarness<H, F> {
+    inner: H,
+    layer: F,
+}
+
+impl<H, F> LayeredHarness<H, F>
+where
+    H: Harness,
+    F: Fn(Backends, &DriverConfig) -> Result<Backends> + Send + Sync,
+{
+    /// What `inner` opens, as `layer` makes it.
+    pub fn new(inner: H, layer: F) -> Self {
+        Self { inner, layer }
+    }
+}
+
+impl<H: fmt::Debug, F> fmt::Debug for LayeredHarness<H, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayeredHarness").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<H, F> Harness for LayeredHarness<H, F>
+where
+    H: Harness,
+    F: Fn(Backends, &DriverConfig) -> Result<Backends> + Send + Sync,
+{
+    async fn unavailable(&self) -> Option<String> {
+        self.inner.unavailable().await
+    }
+
+    async fn place(&self) -> Result<Place> {
+        self.inner.place().await
+    }
+
+    async fn open(&self, config: &DriverConfig) -> Result<Backends> {
+        (self.layer)(self.inner.open(config).await?, config)
+    }
+
+    fn takes_manual_clock(&self) -> bool {
+        self.inner.takes_manual_clock()
+    }
+
+    fn survives_close(&self) -> bool {
+        self.inner.survives_close()
+    }
+
+    fn refused_in_paths(&self) -> &str {
+        self.inner.refused_in_paths()
+    }
+
+    fn few_queries(&self) -> bool {
+        self.inner.few_queries()
+    }
+
+    fn lags(&self) -> bool {
+        self.inner.lags()
+    }
+
+    async fn broken_place(&self) -> Result<Option<Place>> {
+        self.inner.broken_place().await
+    }
+}

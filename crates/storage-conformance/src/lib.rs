@@ -17,6 +17,8 @@
 //! # fn main() {}
 //! ```
 //!
+//! A cache runs `test_caches!` with a [harness](caches::CacheHarness) of its own.
+//!
 //! Each case becomes a test of its own, `records::put_then_get` and so on. A case about a capability that the backend does not declare
 //! checks that it is refused instead. A case that can't run for want of something [`skip`]s, and says why.
 //!
@@ -30,6 +32,7 @@
 #![allow(clippy::missing_errors_doc, reason = "a case fails where its promise is broken: there is no more to say")]
 
 pub mod blobs;
+pub mod caches;
 pub mod certificates;
 mod check;
 mod declared;
@@ -50,5 +53,5 @@ pub mod server;
 mod suites;
 pub mod transactions;
 
-pub use harness::{DriverHarness, Harness, Place};
-pub use run::{Case, CaseResult, Failure, Flavor, run, skip};
+pub use harness::{DriverHarness, Harness, LayeredHarness, Place};
+pub use run::{CacheCase, Case, CaseResult, Failure, Flavor, run, run_caches, skip};

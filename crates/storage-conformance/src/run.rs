@@ -8,12 +8,16 @@ use std::time::Duration;
 use futures::future::LocalBoxFuture;
 
 use crate::Harness;
+use crate::caches::CacheHarness;
 
 /// What a case answers. Assertions panic, as in any test; errors that a case does not expect come out here.
 pub type CaseResult = Result<(), Failure>;
 
 /// A case.
 pub type Case = for<'h> fn(&'h dyn Harness) -> LocalBoxFuture<'h, CaseResult>;
+
+/// A case about caches.
+pub type CacheCase = for<'h> fn(&'h dyn CacheHarness) -> LocalBoxFuture<'h, CaseResult>;
 
 /// How long a case may take before it counts as hanging: far beyond what any needs.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -55,18 +59,38 @@ tokio::task_local! {
 /// # Panics
 /// Where the case fails, or hangs.
 pub fn run(name: &'static str, flavor: Flavor, harness: &dyn Harness, case: Case) {
+    run_whole(name, flavor, async {
+        match harness.unavailable().await {
+            Some(reason) => skip_case(&reason),
+            None => case(harness).await,
+        }
+    });
+}
+
+/// The same for a case about caches.
+///
+/// # Panics
+/// Where the case fails, or hangs.
+pub fn run_caches(name: &'static str, flavor: Flavor, harness: &dyn CacheHarness, case: CacheCase) {
+    run_whole(name, flavor, async {
+        match harness.unavailable().await {
+            Some(reason) => skip_case(&reason),
+            None => case(harness).await,
+        }
+    });
+}
+
+fn skip_case(reason: &str) -> CaseResult {
+    skip(reason);
+    Ok(())
+}
+
+fn run_whole(name: &'static str, flavor: Flavor, whole: impl Future<Output = CaseResult>) {
     let mut builder = match flavor {
         Flavor::Single => tokio::runtime::Builder::new_current_thread(),
         Flavor::Threaded => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime");
-    let whole = async {
-        if let Some(reason) = harness.unavailable().await {
-            skip(&reason);
-            return Ok(());
-        }
-        case(harness).await
-    };
     // Where suites run against several services, the module before the suite tells them apart.
     let thread = std::thread::current();
     let full = thread.name().filter(|full| full.ends_with(name)).unwrap_or(name).to_owned();

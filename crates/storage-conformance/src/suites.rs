@@ -221,18 +221,49 @@ macro_rules! test_blobs {
     };
 }
 
+/// Makes a test of every cache case: a module `caches`.
+///
+/// Takes an expression that makes a [`CacheHarness`](crate::caches::CacheHarness); it is evaluated for each test.
+#[macro_export]
+macro_rules! test_caches {
+    ($harness:expr) => {
+        $crate::__suite! { $harness; caches by run_caches;
+            handles {
+                values_survive_close, a_closed_cache_fails_cleanly, a_cache_says_what_it_is,
+            }
+            order {
+                reads_never_go_back, a_dropped_call_does_not_come_late, concurrent_sets_end_with_one,
+            }
+            stats {
+                reads_are_hits_or_misses, what_goes_is_counted_by_cause, what_is_there_is_counted,
+            }
+            time {
+                a_value_goes_when_its_time_is_over, a_set_begins_a_new_time, reads_do_not_prolong_the_time_to_live,
+                no_time_at_all, a_very_long_time, a_value_goes_when_it_is_not_used,
+            }
+            values {
+                a_value_comes_back, a_set_replaces, a_remove_says_whether_there_was_one, a_clear_removes_all,
+                values_are_bytes, odd_keys, the_time_of_a_refresh_comes_back,
+            }
+        }
+    };
+}
+
 /// What the suites' macros expand to.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __suite {
-    ($harness:expr; $suite:ident; $($theme:ident { $($case:ident),* $(,)? })*) => {
+    ($harness:expr; $suite:ident; $($cases:tt)*) => {
+        $crate::__suite! { $harness; $suite by run; $($cases)* }
+    };
+    ($harness:expr; $suite:ident by $run:ident; $($theme:ident { $($case:ident),* $(,)? })*) => {
         mod $suite {
             #[allow(unused_imports, reason = "the harness expression may name anything of the test file")]
             use super::*;
             $($(
                 #[test]
                 fn $case() {
-                    $crate::run(
+                    $crate::$run(
                         concat!(stringify!($suite), "::", stringify!($case)),
                         $crate::$suite::$theme::FLAVOR,
                         &$harness,

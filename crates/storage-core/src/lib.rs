@@ -20,6 +20,7 @@ pub mod backoff;
 mod batch;
 pub mod blob;
 mod blob_store;
+mod cache;
 mod capability;
 pub mod clock;
 mod consumer;
@@ -55,6 +56,9 @@ pub use blob::{
     ListOptions, PutMode, PutOptions, SignedAccess,
 };
 pub use blob_store::BlobStore;
+pub use cache::{
+    Cache, CacheCapabilities, CacheStats, Cached, Look, MAX_CACHE_KEY, RemovalCause, Removals, SetOptions, check_cache_key,
+};
 pub use capability::{BackendInfo, BlobCapabilities, QueueCapabilities, RecordCapabilities, require};
 pub use clock::Clock;
 pub use consumer::{Consumer, ConsumerOptions, ConsumerReport, Outcome};

@@ -1,15 +1,11 @@
 //! A guarded backend against the definition of the traits: a policy must not change what the suites see.
 
-use async_trait::async_trait;
-use storage_conformance::{DriverHarness, Harness, Place};
-use storage_core::{Backends, DriverConfig, Result};
+use storage_conformance::{DriverHarness, Harness, LayeredHarness, Place};
+use storage_core::Result;
 use storage_fs::FsDriver;
 use storage_layers::guarded::guard;
 use storage_layers::policy::{Breaker, Concurrency, Policy, RateLimit, Retry, Timeouts};
 use storage_memory::MemoryDriver;
-
-/// Another harness, with everything that it opens behind a policy of every part.
-struct GuardedHarness<H>(H);
 
 fn policy() -> Result<Policy> {
     Policy::builder()
@@ -22,31 +18,9 @@ fn policy() -> Result<Policy> {
         .build()
 }
 
-#[async_trait]
-impl<H: Harness> Harness for GuardedHarness<H> {
-    async fn unavailable(&self) -> Option<String> {
-        self.0.unavailable().await
-    }
-
-    async fn place(&self) -> Result<Place> {
-        self.0.place().await
-    }
-
-    async fn open(&self, config: &DriverConfig) -> Result<Backends> {
-        Ok(guard(self.0.open(config).await?, &policy()?, Some("conformance")))
-    }
-
-    fn takes_manual_clock(&self) -> bool {
-        self.0.takes_manual_clock()
-    }
-
-    fn survives_close(&self) -> bool {
-        self.0.survives_close()
-    }
-
-    async fn broken_place(&self) -> Result<Option<Place>> {
-        self.0.broken_place().await
-    }
+/// Another harness, with everything that it opens behind a policy of every part.
+fn guarded(inner: impl Harness) -> impl Harness {
+    LayeredHarness::new(inner, |backends, _| Ok(guard(backends, &policy()?, Some("conformance"))))
 }
 
 mod memory {
@@ -55,7 +29,7 @@ mod memory {
     fn harness() -> impl Harness {
         let broken = || Ok(Place::url("memory://#1"));
         let memory = DriverHarness::new(MemoryDriver, || Ok(Place::unique_name("memory://")));
-        GuardedHarness(memory.manual_clock().ephemeral().broken(broken))
+        guarded(memory.manual_clock().ephemeral().broken(broken))
     }
 
     storage_conformance::test_records!(harness());
@@ -77,7 +51,7 @@ mod fs {
                 format!("fs://{}", file.display())
             })
         };
-        GuardedHarness(fs.manual_clock().broken(broken))
+        guarded(fs.manual_clock().broken(broken))
     }
 
     storage_conformance::test_records!(harness());

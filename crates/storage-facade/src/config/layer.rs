@@ -26,7 +26,10 @@ const BACKEND_KEYS: [(&str, &[&str]); 14] = [
 
 /// Keys that DESIGN names for components of later releases: a clear word instead of "unknown".
 const NOT_YET: [(&str, &str); 2] = [
-    ("cache", "caches come with `storage-cache`, which this version does not have: leave it out until then"),
+    (
+        "cache",
+        "this version does not open caches by configuration: make one in code (`storage-cache`), or leave it out until it does",
+    ),
     ("datasets", "datasets come with `storage-dataset`, which this version does not have: leave it out until then"),
 ];
 

@@ -30,8 +30,6 @@
 
 #[cfg(any(feature = "encryption", feature = "zstd"))]
 mod body;
-#[cfg(feature = "cache")]
-mod cache;
 #[cfg(feature = "zstd")]
 pub mod compression;
 pub mod config;
@@ -44,8 +42,8 @@ mod prefix;
 mod read_only;
 mod wrap;
 
-#[cfg(feature = "cache")]
-pub use cache::{CacheOptions, CachedBlobs, FileOptions};
 pub use config::{TransformConfig, stack};
 pub use prefix::PrefixedBlobs;
 pub use read_only::ReadOnlyBlobs;
+#[cfg(feature = "cache")]
+pub use storage_cache::{CacheOptions, CachedBlobs, FileOptions};

@@ -307,8 +307,10 @@ async fn a_read_that_is_not_finished_keeps_nothing() -> Result<()> {
         tokio::task::yield_now().await;
     }
     assert!(world.entries().is_empty());
-    assert!(cached.get(&path("a")).await? == noise(1, 5 * MIB));
-    assert_eq!(world.entries().len(), 1);
+    // Its room is given back a moment after its file is gone.
+    while world.entries().is_empty() {
+        assert!(cached.get(&path("a")).await? == noise(1, 5 * MIB));
+    }
     Ok(())
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use storage_core::{BlobMeta, ETag};
+use storage_core::ETag;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::entry::{self, Layout, PIECE, Sum};
+use super::entry::{Layout, PIECE, Sum};
 use super::index::Name;
 use super::{Folder, blocking};
 
@@ -36,10 +36,10 @@ impl Drop for Reserved {
 }
 
 /// Decides whether what was written may be kept; if so it calls what it is given, and nobody else may decide otherwise meanwhile.
-pub(in crate::transform::cache) type Commit = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
+pub(crate) type Commit = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
 
 /// A file that is being written; removed unless it gets into its place. Its lock tells other processes that somebody is at work on it.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     out: BufWriter<File>,
     temporary: PathBuf,
     kept: bool,
@@ -49,17 +49,19 @@ pub(super) struct Writer {
     filled: usize,
     sum: Sum,
     written: u64,
-    mark: ETag,
-    checked: Instant,
+    checked: Option<(ETag, Instant)>,
     /// Dropped last: the room is free when the file is gone.
     reserved: Reserved,
 }
 
 impl Writer {
     /// `None`: there is no room, or somebody writes it already.
-    pub(super) fn new(folder: &Arc<Folder>, blob: &BlobMeta, checked: Instant) -> io::Result<Option<Self>> {
-        let (Some(mark), Some((head, layout))) = (blob.etag.clone(), entry::head(&folder.source, blob)) else { return Ok(None) };
-        let name = folder.name(&blob.path);
+    pub(super) fn new(
+        folder: &Arc<Folder>,
+        name: Name,
+        (head, layout): (Vec<u8>, Layout),
+        checked: Option<(ETag, Instant)>,
+    ) -> io::Result<Option<Self>> {
         if !folder.make_room(name, layout.len())? {
             return Ok(None);
         }
@@ -68,14 +70,13 @@ impl Writer {
         let file = create(&temporary)?;
         let out = BufWriter::new(file);
         let sum = layout.sum(0);
-        let mut writer =
-            Self { out, temporary, kept: false, layout, piece: 0, filled: 0, sum, written: 0, mark, checked, reserved };
+        let mut writer = Self { out, temporary, kept: false, layout, piece: 0, filled: 0, sum, written: 0, checked, reserved };
         writer.out.get_ref().try_lock()?;
         writer.out.write_all(&head)?;
         Ok(Some(writer))
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut bytes = bytes;
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(PIECE - self.filled));
@@ -99,7 +100,7 @@ impl Writer {
     }
 
     /// Puts the entry into its place, where `commit` agrees.
-    pub(super) fn finish(mut self, commit: Commit) -> io::Result<()> {
+    pub(crate) fn finish(mut self, commit: Commit) -> io::Result<()> {
         if self.filled > 0 {
             self.end_piece()?;
         }
@@ -116,7 +117,7 @@ impl Writer {
         let Reserved { folder, name, used } = &mut self.reserved;
         fs::rename(&self.temporary, folder.place(*name))?;
         self.kept = true;
-        folder.index().written(*name, (self.mark.clone(), self.checked));
+        folder.index().written(*name, self.checked.take());
         *used = true;
         Ok(())
     }
@@ -139,8 +140,8 @@ fn create(path: &std::path::Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// A blob that is being read, on its way to its entry. Dropped before its end, it leaves nothing.
-pub(in crate::transform::cache) struct Filling {
+/// Bytes that are being read, on their way to their entry. Dropped before its end, it leaves nothing.
+pub(crate) struct Filling {
     folder: Arc<Folder>,
     /// Away while a thread has it.
     writer: Option<Writer>,
@@ -150,12 +151,12 @@ pub(in crate::transform::cache) struct Filling {
 }
 
 impl Filling {
-    pub(super) fn new(folder: Arc<Folder>, writer: Writer) -> Self {
+    pub(crate) fn new(folder: Arc<Folder>, writer: Writer) -> Self {
         Self { folder, writer: Some(writer), busy: None, waiting: Vec::new(), waiting_bytes: 0 }
     }
 
     /// Takes the next bytes. `false`: it has failed, and is of no more use.
-    pub(in crate::transform::cache) async fn write(&mut self, bytes: Bytes) -> bool {
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> bool {
         self.waiting_bytes += bytes.len();
         self.waiting.push(bytes);
         if self.waiting_bytes < STRETCH {
@@ -189,7 +190,7 @@ impl Filling {
     }
 
     /// That was all.
-    pub(in crate::transform::cache) async fn finish(mut self, commit: Commit) {
+    pub(crate) async fn finish(mut self, commit: Commit) {
         let Some(mut writer) = self.writer().await else { return };
         let (folder, waiting) = (Arc::clone(&self.folder), std::mem::take(&mut self.waiting));
         blocking(move || {

@@ -6,9 +6,8 @@ mod stream;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -20,13 +19,11 @@ use storage_core::{
 };
 
 pub use self::files::FileOptions;
-use self::files::{Commit, Content, Files, Found};
+use self::files::{Content, Files, Found};
 use self::memory::{Entry, Memory};
 use self::stream::{Replay, tee};
-use super::wrap;
-
-/// Writes and loads of blobs whose paths fall together look out for each other.
-const STRIPES: usize = 64;
+use crate::epochs::{DOUBT, Epochs, is_final};
+use crate::folder::Commit;
 
 /// What is kept in memory, and how what is kept is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,49 +64,13 @@ struct Core {
     info: BackendInfo,
     memory: Memory,
     files: Option<Files>,
-    stripes: Vec<Mutex<Stripe>>,
-    hasher: RandomState,
+    epochs: Epochs,
 }
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Core");
         shown.field("inner", &self.inner).field("options", &self.options).field("files", &self.files).finish_non_exhaustive()
-    }
-}
-
-/// Who is at work on some blobs.
-#[derive(Default)]
-struct Stripe {
-    /// Counts the beginnings and ends of writes.
-    writes: u64,
-    /// Writes that are under way.
-    writing: usize,
-}
-
-/// A write that is under way: nothing of the blob is read from the cache, or kept, until it is over.
-struct Writing<'a> {
-    core: &'a Core,
-    path: &'a BlobPath,
-}
-
-impl<'a> Writing<'a> {
-    fn new(core: &'a Core, path: &'a BlobPath) -> Self {
-        let mut stripe = core.stripe(path);
-        stripe.writes += 1;
-        stripe.writing += 1;
-        core.memory.remove(path);
-        drop(stripe);
-        Self { core, path }
-    }
-}
-
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        let mut stripe = self.core.stripe(self.path);
-        stripe.writes += 1;
-        stripe.writing -= 1;
-        self.core.memory.remove(self.path);
     }
 }
 
@@ -140,32 +101,16 @@ impl CachedBlobs {
     }
 
     fn build(inner: Arc<dyn BlobBackend>, options: CacheOptions, files: Option<Files>) -> Self {
-        let info = wrap::info(&*inner, "cache");
+        let info = BackendInfo::new(format!("{}+cache", inner.info().driver), inner.info().location.clone());
         let memory = Memory::new(options.max_bytes);
-        let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
-        Self { core: Arc::new(Core { inner, options, info, memory, files, stripes, hasher: RandomState::new() }) }
+        Self { core: Arc::new(Core { inner, options, info, memory, files, epochs: Epochs::new(DOUBT) }) }
     }
 }
 
 impl Core {
-    fn stripe(&self, path: &BlobPath) -> MutexGuard<'_, Stripe> {
-        let index = usize::try_from(self.hasher.hash_one(path) % STRIPES as u64).unwrap_or_default();
-        // Counters are right whoever panicked.
-        self.stripes[index].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many writes there have been. `None`: there is one under way.
-    fn writes(&self, path: &BlobPath) -> Option<u64> {
-        let stripe = self.stripe(path);
-        (stripe.writing == 0).then_some(stripe.writes)
-    }
-
     /// Keeps what was read since there had been `writes`, unless somebody has begun to write.
     fn keep(&self, path: &BlobPath, writes: u64, keep: impl FnOnce()) {
-        let stripe = self.stripe(path);
-        if stripe.writing == 0 && stripe.writes == writes {
-            keep();
-        }
+        self.epochs.keep(path, writes, keep);
     }
 
     /// [`keep`](Self::keep), for later.
@@ -175,7 +120,7 @@ impl Core {
     }
 
     async fn get(self: &Arc<Self>, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
-        let writes = self.writes(path).filter(|_| self.inner.capabilities().conditional);
+        let writes = self.epochs.seen(path).filter(|_| self.inner.capabilities().conditional);
         let Some(writes) = writes else { return self.inner.get(path, options).await };
         let mut asked = Asked::default();
         if let Some(read) = self.get_from_memory(path, options, writes, &mut asked).await? {
@@ -298,13 +243,20 @@ impl Core {
         }
     }
 
-    /// Writes a blob that is in neither tier before and after.
+    /// Writes a blob that is in neither tier meanwhile.
     async fn writing<T>(&self, path: &BlobPath, write: impl Future<Output = Result<T>>) -> Result<T> {
-        let _writing = Writing::new(self, path);
-        let Some(files) = &self.files else { return write.await };
-        files.remove(path).await;
+        let mut changing = self.epochs.begin([path]);
+        self.memory.remove(path);
+        if let Some(files) = &self.files {
+            files.remove(path).await;
+        }
         let outcome = write.await;
-        files.remove(path).await;
+        if let Some(files) = &self.files {
+            files.remove(path).await;
+        }
+        if outcome.as_ref().err().is_none_or(is_final) {
+            changing.known();
+        }
         outcome
     }
 }
@@ -342,7 +294,8 @@ impl BlobBackend for CachedBlobs {
     }
 
     async fn get(&self, path: &BlobPath, options: &GetOptions) -> Result<BlobRead> {
-        self.core.get(path, options).await.map_err(wrap::explain(&self.core.info, "blobs.get", path))
+        let read = self.core.get(path, options).await;
+        read.map_err(|e| e.with_operation("blobs.get").with_subject(format_args!("blob `{path}`")).with_backend(&self.core.info))
     }
 
     async fn head(&self, path: &BlobPath) -> Result<BlobMeta> {

@@ -13,10 +13,10 @@ const MAX_VICTIMS: usize = 256;
 
 /// What an entry's file is called: a hash of what it is of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Name(pub(super) [u8; 16]);
+pub(crate) struct Name(pub(super) [u8; 16]);
 
 impl Name {
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let digits = text.as_bytes();
         if digits.len() != 32 || !digits.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b)) {
             return None;
@@ -25,7 +25,7 @@ impl Name {
     }
 
     /// Which of the 256 folders it lies in.
-    pub(super) const fn folder(self) -> u8 {
+    pub(crate) const fn folder(self) -> u8 {
         self.0[0]
     }
 }
@@ -52,7 +52,7 @@ pub(super) fn micros(time: SystemTime) -> u64 {
 struct Slot {
     bytes: u64,
     used: u64,
-    /// The mark that the blob was seen to have, and when.
+    /// The mark that what it is of was seen to have, and when: of blobs alone.
     checked: Option<(ETag, Instant)>,
 }
 
@@ -61,13 +61,15 @@ struct Slot {
 pub(super) struct Room {
     /// Entries whose files have to go first.
     pub(super) victims: Vec<Name>,
+    /// Whether the first of them is what was there of the same name.
+    pub(super) replaces: bool,
     /// False: even so there is none.
     pub(super) granted: bool,
 }
 
 /// Entries by their last use, and how much room they take with those that are being written.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(crate) struct Index {
     max_bytes: u64,
     slots: BTreeMap<Name, Slot>,
     /// No two were used at one time.
@@ -94,11 +96,17 @@ impl Index {
         self.bytes += bytes;
     }
 
-    pub(super) fn remove(&mut self, name: Name) {
-        if let Some(slot) = self.slots.remove(&name) {
-            self.order.remove(&slot.used);
-            self.bytes -= slot.bytes;
-        }
+    /// `false`: it is not there.
+    pub(super) fn remove(&mut self, name: Name) -> bool {
+        let Some(slot) = self.slots.remove(&name) else { return false };
+        self.order.remove(&slot.used);
+        self.bytes -= slot.bytes;
+        true
+    }
+
+    /// How many entries there are, and what they take, with those that are being written.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        (self.slots.len() as u64, self.bytes)
     }
 
     /// An entry was used.
@@ -108,14 +116,14 @@ impl Index {
     }
 
     /// The blob of this entry had this mark then.
-    pub(super) fn check(&mut self, name: Name, mark: &ETag, at: Instant) {
+    pub(crate) fn check(&mut self, name: Name, mark: &ETag, at: Instant) {
         if let Some(slot) = self.slots.get_mut(&name) {
             slot.checked = Some((mark.clone(), at));
         }
     }
 
     /// When the blob was last seen to have this mark.
-    pub(super) fn checked(&self, name: Name, mark: &ETag) -> Option<Instant> {
+    pub(crate) fn checked(&self, name: Name, mark: &ETag) -> Option<Instant> {
         let (seen, at) = self.slots.get(&name)?.checked.as_ref()?;
         (seen == mark).then_some(*at)
     }
@@ -145,10 +153,11 @@ impl Index {
             return None;
         }
         if bytes > self.max_bytes {
-            return Some(Room { victims: Vec::new(), granted: false });
+            return Some(Room { victims: Vec::new(), replaces: false, granted: false });
         }
         // What is there of this blob is not what it is now.
-        let old = self.slots.contains_key(&name).then_some(name);
+        let replaces = self.slots.contains_key(&name);
+        let old = replaces.then_some(name);
         self.remove(name);
         let victims: Vec<Name> = old.into_iter().chain(self.too_many(bytes, MAX_VICTIMS)).collect();
         let granted = self.bytes.saturating_add(bytes) <= self.max_bytes && self.slots.len() + self.writing.len() < MAX_ENTRIES;
@@ -156,7 +165,7 @@ impl Index {
             self.writing.insert(name, bytes);
             self.bytes += bytes;
         }
-        Some(Room { victims, granted })
+        Some(Room { victims, replaces, granted })
     }
 
     /// Nobody writes this entry any more.
@@ -167,10 +176,10 @@ impl Index {
     }
 
     /// The entry that was being written is there. It keeps its room.
-    pub(super) fn written(&mut self, name: Name, checked: (ETag, Instant)) {
+    pub(super) fn written(&mut self, name: Name, checked: Option<(ETag, Instant)>) {
         if let Some(bytes) = self.writing.remove(&name) {
             self.bytes -= bytes;
-            self.insert(name, bytes, micros(SystemTime::now()), Some(checked));
+            self.insert(name, bytes, micros(SystemTime::now()), checked);
         }
     }
 
@@ -194,7 +203,9 @@ impl Index {
             .filter(|(name, slot)| !found.contains_key(*name) && slot.used < micros(began))
             .map(|(name, _)| *name)
             .collect();
-        gone.into_iter().for_each(|name| self.remove(name));
+        for name in gone {
+            self.remove(name);
+        }
         for (name, (bytes, used)) in found {
             let known = self.slots.get(name).map(|slot| slot.used);
             if !self.writing.contains_key(name) && known.is_none_or(|known| known < micros(*used)) {
@@ -237,14 +248,14 @@ mod tests {
     fn what_was_not_used_for_the_longest_time_goes() {
         let mut index = filled(10);
         index.used(name(0), 10, at(100));
-        assert_eq!(index.reserve(name(50), 20), Some(Room { victims: vec![name(1), name(2)], granted: true }));
+        assert_eq!(index.reserve(name(50), 20), Some(Room { victims: vec![name(1), name(2)], replaces: false, granted: true }));
         assert_eq!(index.reserve(name(50), 20), None, "it is being written");
         assert_eq!(index.bytes, 100);
         index.release(name(50));
         assert_eq!(index.bytes, 80);
         assert_eq!(
             index.reserve(name(51), 101),
-            Some(Room { victims: vec![], granted: false }),
+            Some(Room { victims: vec![], replaces: false, granted: false }),
             "nothing goes for what can't be"
         );
     }

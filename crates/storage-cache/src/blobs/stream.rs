@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
 use storage_core::{BlobBackend, BlobMeta, ByteRange, ByteStream, Error, GetOptions, Result};
 
-use super::files::{Commit, Entry, Files, Filling};
+use super::files::Files;
+use crate::folder::{Commit, Entry, Filling};
 
 /// A blob that is read whole, and kept if that comes to its end.
 struct Tee {
