@@ -3,10 +3,23 @@
 use std::any::Any;
 use std::fmt;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use storage_core::{Backends, Driver, DriverConfig, Result, ResultExt as _};
+
+/// What no other process of this machine is called, in small letters and digits: its number, and when it first asked. The number alone comes again: there are
+/// few, and a run of all tests takes as many processes.
+pub fn process_mark() -> &'static str {
+    static MARK: LazyLock<String> = LazyLock::new(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        // Twelve days.
+        format!("{}x{:x}", std::process::id(), now % (1 << 20))
+    });
+    &MARK
+}
 
 /// How the suites open a backend's stores.
 ///
@@ -73,7 +86,7 @@ impl Place {
     #[must_use]
     pub fn unique_name(prefix: &str) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        Self::url(&format!("{prefix}c{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
+        Self::url(&format!("{prefix}c{}x{}", process_mark(), COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// A place in a temporary folder, which is removed with it. `url` makes the URL out of the folder's path.

@@ -53,5 +53,5 @@ pub mod server;
 mod suites;
 pub mod transactions;
 
-pub use harness::{DriverHarness, Harness, LayeredHarness, Place};
+pub use harness::{DriverHarness, Harness, LayeredHarness, Place, process_mark};
 pub use run::{CacheCase, Case, CaseResult, Failure, Flavor, run, run_caches, skip};

@@ -35,7 +35,7 @@ pub fn or_skip(address: Result<String, String>) -> Option<String> {
 /// What nobody else on a shared server is called.
 pub fn unique_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("t{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("t{}x{}", crate::process_mark(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The suites' harness on a shared database server, with each place `apart` from all others. At `broken` nobody listens.

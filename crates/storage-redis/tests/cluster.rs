@@ -50,7 +50,7 @@ async fn a_slot_moves_under_load() {
     };
     let store = open(&apart(&address)).await.unwrap();
     // A name of its own: its slot is nobody else's.
-    let name = queue(&store, &format!("moving{}", std::process::id())).await;
+    let name = queue(&store, &format!("moving{}", storage_conformance::process_mark())).await;
     store.create_queue(&"other".parse().unwrap(), &QueueSpec::default()).await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let worker = {
@@ -88,7 +88,7 @@ async fn a_tables_slot_moves_under_load() {
         return storage_conformance::skip("no Redis Cluster: `cargo xtask test --backend redis` starts it");
     };
     let store = Store::open(&apart(&address)).await.unwrap();
-    let name: TableName = format!("wandering{}", std::process::id()).parse().unwrap();
+    let name: TableName = format!("wandering{}", storage_conformance::process_mark()).parse().unwrap();
     let built = TableSchema::builder(name.as_str()).column("n", ColumnType::Integer).unique().index("by_n", ["n"]);
     store.records.create_table(&built.build().unwrap()).await.unwrap();
     let batch = (0..500).fold(Batch::new(), |batch, n| batch.put(&name, format!("{n:04}"), number(n), Expect::Absent));

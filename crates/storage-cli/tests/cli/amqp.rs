@@ -40,7 +40,7 @@ impl On<'_> {
 fn amqp_queues_by_url() {
     let Some(broker) = broker() else { return };
     let sandbox = Sandbox::new();
-    let on = On(&sandbox, format!("{broker}?prefix=cli-{}.", std::process::id()));
+    let on = On(&sandbox, format!("{broker}?prefix=cli-{}.", storage_conformance::process_mark()));
     let created = on.json1(&["queue", "create", "q", "--max-deliveries", "3"]);
     assert_eq!(created, json!({"queue": "q", "created": true}));
     assert!(on.ok(&["queue", "ls"]).contains("\nq "));
@@ -76,7 +76,7 @@ fn amqp_queues_by_url() {
 #[test]
 fn amqp_carries_the_tasks_of_a_worker() {
     let Some(broker) = broker() else { return };
-    let sandbox = carries_the_tasks_of_a_worker(&format!("{broker}?prefix=work-{}.", std::process::id()));
+    let sandbox = carries_the_tasks_of_a_worker(&format!("{broker}?prefix=work-{}.", storage_conformance::process_mark()));
     sandbox.ok(&["queue", "drop", "tasks"]);
 }
 
@@ -93,7 +93,7 @@ fn amqp_that_refuses_is_said_in_a_line() {
 #[test]
 fn celery_tasks_are_run_by_a_program() {
     let Some(broker) = broker() else { return };
-    let (sandbox, queue) = (Sandbox::new(), format!("cli-{}", std::process::id()));
+    let (sandbox, queue) = (Sandbox::new(), format!("cli-{}", storage_conformance::process_mark()));
     sandbox.write("storage.toml", format!("task_queue = \"celery+{broker}?reply_queue={queue}-replies\"\n"));
     sandbox.ok(&["queue", "create", &queue]);
     let lines = "{\"task\": \"shop.add\", \"args\": [2, 3], \"id\": \"sum\"}\n{\"task\": \"shop.fail\", \"id\": \"bad\"}\n";
@@ -140,7 +140,7 @@ fn a_python_app_is_answered() {
     if !python.is_ok_and(|output| output.status.success()) {
         return storage_conformance::skip("python3 has no package `celery`: `cargo xtask test --all` installs it");
     }
-    let (sandbox, queue) = (Sandbox::new(), format!("py-{}", std::process::id()));
+    let (sandbox, queue) = (Sandbox::new(), format!("py-{}", storage_conformance::process_mark()));
     sandbox.write("storage.toml", format!("task_queue = \"celery+{broker}\"\n"));
     sandbox.ok(&["queue", "create", &queue]);
     let program = sandbox

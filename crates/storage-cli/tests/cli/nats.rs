@@ -10,7 +10,7 @@ fn url(name: &str) -> Option<String> {
         storage_conformance::skip("no nats-server: `cargo xtask test --backend nats` starts it where it is installed");
         return None;
     };
-    Some(format!("{address}?prefix=cli_{}_{name}", std::process::id()))
+    Some(format!("{address}?prefix=cli_{}_{name}", storage_conformance::process_mark()))
 }
 
 #[test]

@@ -12,7 +12,7 @@ fn address(test: &str) -> Option<String> {
         );
         return None;
     };
-    Some(format!("azure-queue:?emulator=true&endpoint={address}&prefix=cli{test}{}-", std::process::id()))
+    Some(format!("azure-queue:?emulator=true&endpoint={address}&prefix=cli{test}{}-", storage_conformance::process_mark()))
 }
 
 #[test]

@@ -10,7 +10,7 @@ fn address(test: &str) -> Option<String> {
         storage_conformance::skip("no Redis: `cargo xtask test` starts it where it is installed, or set XTASK_TEST_REDIS");
         return None;
     };
-    Some(format!("{address}?prefix=cli-{test}-{}", std::process::id()))
+    Some(format!("{address}?prefix=cli-{test}-{}", storage_conformance::process_mark()))
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn redis_cluster_carries_the_tasks_of_a_worker() {
     let Ok(address) = std::env::var("XTASK_TEST_REDIS_CLUSTER") else {
         return storage_conformance::skip("no Redis Cluster: `cargo xtask test` starts it, or set XTASK_TEST_REDIS_CLUSTER");
     };
-    carries_the_tasks_of_a_worker(&format!("{address}?prefix=cli-cluster-{}", std::process::id()));
+    carries_the_tasks_of_a_worker(&format!("{address}?prefix=cli-cluster-{}", storage_conformance::process_mark()));
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(crate) fn or_skip() -> Option<String> {
 /// A store that nobody else uses.
 pub(crate) fn fresh(address: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{address}?prefix=t{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("{address}?prefix=t{}_{}", storage_conformance::process_mark(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A fresh place on the server for each case.
