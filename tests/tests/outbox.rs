@@ -35,6 +35,11 @@ impl Harness for WithOutbox {
         Ok(Backends { records: Some(Arc::new(outbox)), queue, blobs: None })
     }
 
+    async fn broken_place(&self) -> Result<Option<Place>> {
+        // As memory by itself: a name that is not to be had.
+        Ok(Some(Place::url("memory://#1")))
+    }
+
     fn takes_manual_clock(&self) -> bool {
         true
     }

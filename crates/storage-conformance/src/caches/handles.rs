@@ -12,13 +12,10 @@ use crate::{CaseResult, Flavor};
 #[doc(hidden)]
 pub const FLAVOR: Flavor = Flavor::Single;
 
-/// What a persistent cache holds is there after it was closed and opened again, with its time; what was removed is not.
+/// What a persistent cache holds is there after it was closed and opened again, with its time; what was removed is not. Of another one's, what is there is right.
 pub async fn values_survive_close(h: &dyn CacheHarness) -> CaseResult {
     let c = Fixture::open(h).await?;
-    if !c.cache.capabilities().persistent {
-        crate::skip("the cache does not declare that values survive");
-        return Ok(());
-    }
+    let survives = c.cache.capabilities().persistent;
     for n in 0..50 {
         c.set(&n.to_string(), format!("value {n}")).await?;
     }
@@ -34,11 +31,12 @@ pub async fn values_survive_close(h: &dyn CacheHarness) -> CaseResult {
             8 => Some("another".into()),
             n => Some(format!("value {n}").into()),
         };
-        assert_eq!(again.get(&n.to_string()).await?, expected, "{n}");
+        let found = again.get(&n.to_string()).await?;
+        assert!(found == expected || !survives && found.is_none(), "{n}: {found:?}");
     }
     assert_eq!(again.get("over").await?, None);
     let entries = again.cache.stats().await?.entries;
-    assert!(entries.is_none_or(|entries| entries == 49), "{entries:?} entries");
+    assert!(entries.is_none_or(|entries| entries == 49 || !survives && entries < 49), "{entries:?} entries");
     Ok(())
 }
 

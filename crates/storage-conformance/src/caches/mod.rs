@@ -1,4 +1,4 @@
-//! Caches: what [`Cache`](storage_core::Cache) promises.
+//! Caches: what [`Cache`] promises.
 
 pub mod handles;
 pub mod order;
